@@ -67,7 +67,7 @@ bench: test-deps build ## ratios against floors and peers, measured in one run
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (30s)
-	$(GO) run ./test/fuzzall -fuzztime $(FUZZTIME)
+	scripts/fuzz $(FUZZTIME)
 
 .PHONY: lint
 lint: ## formatting, vet and golangci-lint with the layering rules
