@@ -1,0 +1,188 @@
+package hyperfleet_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/hyperfleet/hyperfleet"
+
+// layer says what one package of ours may import beside the standard library:
+// packages of ours by their path in the module, others by module path. A
+// trailing /... allows everything below.
+type layer struct {
+	pkg    string
+	allow  []string
+	reason string
+}
+
+// layers is the whole layering of the module; a package that is not listed
+// here fails the test, since a new package needs a noun and a reason.
+// .golangci.yml enforces the coarse half of it while one types.
+var layers = []layer{
+	{"", nil, "users embed the client: the standard library only"},
+	{"cmd/hyperfleet", []string{"internal/daemon", "internal/cli", "internal/config", "internal/buildinfo"}, "main only joins the CLI to the daemon"},
+	{"cmd/hyperfleet-init", []string{"internal/initd", "internal/buildinfo"}, "main only calls initd"},
+
+	{"internal/errdefs", nil, "a leaf that every layer may use"},
+	{"internal/buildinfo", nil, "a leaf that every layer may use"},
+	{"internal/guestproto", nil, "linked into the guest: small, and without surprises"},
+
+	{"internal/machine", []string{"internal/errdefs"}, "the domain is tested without any technology"},
+	{"internal/machine/machinetest", []string{"internal/machine", "internal/errdefs"}, "fakes know the contract only"},
+
+	{"internal/store", []string{"internal/machine", "internal/errdefs", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, "the only importer of the SQL driver"},
+	{"internal/ext4", []string{"internal/errdefs", "golang.org/x/sys"}, "a format library"},
+	{"internal/image", []string{"internal/machine", "internal/errdefs", "internal/ext4", "internal/image/...", "github.com/google/go-containerregistry", "github.com/klauspost/compress", "github.com/klauspost/pgzip", "golang.org/x/sync", "golang.org/x/sys"}, "the only importer of the registry client; ext4 is the format that it writes (docs/adr/0002)"},
+	{"internal/kernel", []string{"internal/machine", "internal/errdefs", "internal/kernel/...", "github.com/klauspost/compress", "github.com/pierrec/lz4/v4", "github.com/therootcompany/xz", "golang.org/x/sync", "golang.org/x/sys"}, "an adapter"},
+	{"internal/busybox", []string{"internal/errdefs", "internal/kernel/...", "github.com/google/go-containerregistry"}, "makes the demo's image"},
+	{"internal/vmm/qemu", []string{"internal/machine", "internal/errdefs", "internal/vmm/...", "golang.org/x/sys", "golang.org/x/sync"}, "a driver knows neither images nor networks"},
+	{"internal/network", []string{"internal/errdefs", "github.com/google/nftables", "golang.org/x/sys"}, "the only importer of netlink and nftables"},
+	{"internal/guest", []string{"internal/machine", "internal/errdefs", "internal/guestproto"}, "the host's end of the session"},
+	{"internal/initd", []string{"internal/guestproto", "golang.org/x/sys"}, "runs in the guest: small, and knows nothing of the host"},
+
+	{"internal/httpapi", []string{"", "internal/machine", "internal/errdefs", "internal/buildinfo", "github.com/danielgtaylor/huma/v2"}, "knows the domain, no adapter"},
+	{"internal/config", []string{"internal/errdefs", "github.com/caarlos0/env/v11"}, "the only reader of the daemon's environment"},
+	{"internal/cli", []string{"", "internal/buildinfo", "internal/cli/...", "github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/term", "golang.org/x/sys"}, "lives on the public client, which keeps the client honest"},
+	{"internal/daemon", []string{"", "internal/...", "golang.org/x/sync", "golang.org/x/sys"}, "the composition root: the only one that knows two adapters"},
+}
+
+// testOnly are packages that only tests and benchmarks import.
+var testOnly = []string{"test/...", "examples/...", "internal/image/imagetest", "internal/kernel/kerneltest", "internal/vmm/vmmtest/...", "internal/guest/guesttest"}
+
+// never are imports that no rule may allow by a pattern.
+var never = map[string][]string{
+	"internal/daemon": {"internal/initd", "internal/cli"},
+	"internal/initd":  {"net/http", "crypto/tls", "log/slog"},
+	"internal/machine": {
+		"net/http", "database/sql", "os/exec",
+	},
+}
+
+func TestLayers(t *testing.T) {
+	for pkg, imports := range packageImports(t) {
+		if matches(testOnly, pkg) {
+			continue
+		}
+		rule, ok := layerOf(pkg)
+		if !ok {
+			t.Errorf("%s is in no layer: list it in layers_test.go, with what it may import and why", pkg)
+			continue
+		}
+		for _, imp := range imports {
+			if slices.Contains(never[pkg], imp) {
+				t.Errorf("%s imports %s, which it must never: %s", pkg, imp, rule.reason)
+			}
+			if standard(imp) || imp == pkg || allowed(rule.allow, imp) {
+				continue
+			}
+			t.Errorf("%s imports %s: %s", pkg, imp, rule.reason)
+		}
+	}
+}
+
+// TestOnePackageComment keeps exactly one comment for each package.
+func TestOnePackageComment(t *testing.T) {
+	for _, p := range goList(t) {
+		if p.Doc == "" {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+	}
+}
+
+// TestPackageNames keeps names that say nothing out of the tree.
+func TestPackageNames(t *testing.T) {
+	empty := []string{"util", "utils", "common", "helpers", "shared", "types", "models", "consts", "base", "misc", "core", "pkg"}
+	for pkg := range packageImports(t) {
+		if slices.Contains(empty, path.Base(pkg)) {
+			t.Errorf("%s: name the package by what it is", pkg)
+		}
+	}
+}
+
+func layerOf(pkg string) (layer, bool) {
+	i := slices.IndexFunc(layers, func(l layer) bool { return l.pkg == pkg })
+	if i >= 0 {
+		return layers[i], true
+	}
+	// A sub-package belongs to its parent's layer and may be used by it.
+	if parent := path.Dir(pkg); strings.HasPrefix(parent, "internal/") {
+		l, ok := layerOf(parent)
+		l.allow = append(slices.Clone(l.allow), l.pkg, l.pkg+"/...")
+		return l, ok
+	}
+	return layer{}, false
+}
+
+func allowed(allow []string, imp string) bool {
+	for _, a := range allow {
+		if strings.Contains(a, ".") && !strings.HasSuffix(a, "/...") && (imp == a || strings.HasPrefix(imp, a+"/")) {
+			return true // another module: all of its packages
+		}
+	}
+	return matches(allow, imp)
+}
+
+func matches(patterns []string, pkg string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		prefix, below := strings.CutSuffix(p, "/...")
+		return pkg == p || below && strings.HasPrefix(pkg, prefix+"/")
+	})
+}
+
+func standard(imp string) bool {
+	first, _, _ := strings.Cut(imp, "/")
+	return !strings.Contains(first, ".") && first != "internal" && first != "cmd" && first != "test" && imp != ""
+}
+
+type listed struct {
+	ImportPath string
+	Doc        string
+	Imports    []string
+}
+
+func goList(t *testing.T) []listed {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Doc,Imports", "./...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listed
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// packageImports maps our packages, by path in the module, to their imports.
+func packageImports(t *testing.T) map[string][]string {
+	t.Helper()
+	m := map[string][]string{}
+	for _, p := range goList(t) {
+		imports := make([]string, len(p.Imports))
+		for i, imp := range p.Imports {
+			imports[i] = ours(imp)
+		}
+		m[ours(p.ImportPath)] = imports
+	}
+	return m
+}
+
+func ours(imp string) string {
+	if imp == module {
+		return ""
+	}
+	return strings.TrimPrefix(imp, module+"/")
+}
