@@ -74,13 +74,17 @@ type Drive struct {
 // more than the forwards; slots add to it.
 type NetworkConfig struct {
 	MAC      net.HardwareAddr
-	Forwards []PortForward // host side is 127.0.0.1
+	Forwards []PortForward // host side is 127.0.0.1; HostPort 0 lets the driver choose a free one
 }
 
 // VM is a VMM that runs. All methods are safe for concurrent use.
 type VM interface {
 	// Process identifies the VMM's process, to be stored for Adopt.
 	Process() ProcessRef
+
+	// PortForwards are the forwards of cfg.Network with the host ports that
+	// lead to them now. The caller owns the slice.
+	PortForwards() []PortForward
 
 	// DialAgent returns a new connection to the guest's agent channel, for
 	// guest.Session: under QEMU a connection to the serial port's socket, under
