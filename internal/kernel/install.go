@@ -1,0 +1,143 @@
+package kernel
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Source is a kernel that can be installed.
+type Source struct {
+	Name    string // for the record: "package NAME=VERSION", "file PATH"
+	Arch    Arch
+	Image   []byte // vmlinuz or vmlinux
+	Modules fs.FS  // its /lib/modules/RELEASE; nil when its drivers are built in
+}
+
+// Install makes src the kernel that Boot uses. It is put together in a folder
+// of its own, which appears by rename, and then becomes the current one;
+// nothing is left when it fails.
+func (s *Store) Install(ctx context.Context, src Source) (k Installed, err error) {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return Installed{}, fmt.Errorf("install kernel: %w", err)
+	}
+	tmp, err := os.MkdirTemp(s.dir, ".tmp-*")
+	if err != nil {
+		return Installed{}, fmt.Errorf("install kernel: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	k, err = assemble(ctx, tmp, src)
+	if err != nil {
+		return Installed{}, fmt.Errorf("install kernel: %w", err)
+	}
+	dir := filepath.Join(s.dir, k.Release+"-"+identity(k))
+	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return Installed{}, fmt.Errorf("install kernel: %w", err)
+	}
+	if err := s.makeCurrent(filepath.Base(dir)); err != nil {
+		return Installed{}, fmt.Errorf("install kernel: %w", err)
+	}
+	if err := keepNewest(s.dir, "[0-9]*-*", keepKernels, filepath.Base(dir)); err != nil {
+		return Installed{}, fmt.Errorf("remove old kernels: %w", err)
+	}
+	return s.Installed()
+}
+
+// assemble fills dir with all that belongs to a kernel.
+func assemble(ctx context.Context, dir string, src Source) (Installed, error) {
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return Installed{}, err
+	}
+	k := Installed{Arch: src.Arch, Source: src.Name, InstalledAt: time.Now().UTC()}
+	if err := unpackTo(filepath.Join(dir, kernelFile), src, &k); err != nil {
+		return Installed{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Installed{}, err
+	}
+	if src.Modules != nil {
+		modules, err := SelectModules(src.Modules, k.Release)
+		if err != nil {
+			return Installed{}, err
+		}
+		if err := writeModules(filepath.Join(dir, modulesDir), modules, &k); err != nil {
+			return Installed{}, err
+		}
+	}
+	record, err := json.MarshalIndent(k, "", "  ")
+	if err != nil {
+		return Installed{}, err
+	}
+	return k, writeBytes(filepath.Join(dir, recordFile), append(record, '\n'))
+}
+
+// unpackTo writes and verifies the kernel, and notes what it is.
+func unpackTo(name string, src Source, k *Installed) error {
+	sum := sha256.New()
+	err := writeFile(name, 0o644, func(w io.Writer) error {
+		return Unpack(io.MultiWriter(w, sum), src.Image, src.Arch)
+	})
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	k.Release, err = Verify(f, info.Size(), src.Arch)
+	k.SHA256 = hex.EncodeToString(sum.Sum(nil))
+	return err
+}
+
+func writeModules(dir string, modules []Module, k *Installed) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	for _, m := range modules {
+		if err := writeBytes(filepath.Join(dir, m.File), m.Data); err != nil {
+			return err
+		}
+		k.Modules = append(k.Modules, m.File)
+	}
+	return nil
+}
+
+func writeBytes(name string, b []byte) error {
+	return writeFile(name, 0o644, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
+}
+
+// identity tells kernels of one release apart: the kernel itself, its modules
+// (which belong to one build of it) and where they came from.
+func identity(k Installed) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n%s\n%q\n", k.SHA256, k.Source, k.Modules)
+	return hex.EncodeToString(h.Sum(nil))[:12]
+}
+
+// makeCurrent switches the link in one step.
+func (s *Store) makeCurrent(name string) error {
+	tmp := filepath.Join(s.dir, ".tmp-current-"+name)
+	if err := os.Symlink(name, tmp); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(s.dir, currentLink)); err != nil {
+		return errors.Join(err, ignoreMissing(os.Remove(tmp)))
+	}
+	return nil
+}

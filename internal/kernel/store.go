@@ -1,0 +1,226 @@
+package kernel
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+	"github.com/hyperfleet/hyperfleet/internal/machine"
+)
+
+// Names in a store's folder.
+const (
+	currentLink = "current"     // symbolic link to the installed kernel's folder
+	recordFile  = "kernel.json" // its Installed record
+	kernelFile  = "vmlinux"     // the kernel itself
+	modulesDir  = "modules"     // its modules, by their file names
+	bootDir     = "initramfs"   // made initramfs files, of all kernels
+)
+
+// How many of a kind are kept when a new one is made: a start that has looked
+// up the one before finds it still there.
+const (
+	keepKernels   = 2
+	keepInitramfs = 4
+)
+
+// Store is a folder that holds the guest kernel, and the initramfs files that
+// were made for it. It implements machine.Kernels. It is safe for concurrent
+// use, also by several processes.
+type Store struct {
+	dir      string
+	initPath string
+
+	mu   sync.Mutex // one initramfs is made at a time
+	init initFile   // what initPath held when it was last read
+}
+
+// Installed describes a kernel in a store.
+type Installed struct {
+	Release     string    `json:"release"`
+	Arch        Arch      `json:"arch"`
+	Source      string    `json:"source"`  // "package NAME=VERSION" or "file PATH"
+	SHA256      string    `json:"sha256"`  // of the kernel as VMMs load it
+	Modules     []string  `json:"modules"` // file names in load order
+	InstalledAt time.Time `json:"installed_at"`
+
+	Path string `json:"-"` // of the kernel as VMMs load it
+}
+
+// initFile is a file's content, and what tells that it changed.
+type initFile struct {
+	size  int64
+	mtime time.Time
+	data  []byte
+	sum   [sha256.Size]byte
+}
+
+// NewStore returns the store in dir, which is made when something is put into
+// it. initPath is hyperfleet-init for the guests; it is read when it is needed.
+func NewStore(dir, initPath string) *Store {
+	return &Store{dir: dir, initPath: initPath}
+}
+
+// Installed returns the kernel that Boot uses; errdefs.NotFound when there is none.
+func (s *Store) Installed() (Installed, error) {
+	dir, err := filepath.EvalSymlinks(filepath.Join(s.dir, currentLink))
+	if err != nil {
+		return Installed{}, errdefs.Wrap(err, errdefs.NotFound, "KERNEL_NOT_FOUND",
+			"no guest kernel is installed: run `hyperfleet setup`")
+	}
+	return readInstalled(dir)
+}
+
+func readInstalled(dir string) (Installed, error) {
+	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil {
+		return Installed{}, fmt.Errorf("read kernel record: %w", err)
+	}
+	var k Installed
+	if err := json.Unmarshal(b, &k); err != nil {
+		return Installed{}, fmt.Errorf("read kernel record %s: %w", dir, err)
+	}
+	k.Path = filepath.Join(dir, kernelFile)
+	return k, nil
+}
+
+// Boot implements machine.Kernels. The initramfs is made on the first call, and
+// again when the kernel or init have changed. A kernelPath outside the store is
+// taken for a kernel whose drivers are built in: its initramfs has no modules.
+func (s *Store) Boot(ctx context.Context, kernelPath string) (machine.BootFiles, error) {
+	k, err := s.kernel(kernelPath)
+	if err != nil {
+		return machine.BootFiles{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return machine.BootFiles{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.readInit(); err != nil {
+		return machine.BootFiles{}, err
+	}
+	initrd := filepath.Join(s.dir, bootDir, s.initramfsName(k))
+	if err := touch(initrd); errors.Is(err, os.ErrNotExist) {
+		err = s.makeInitramfs(initrd, k)
+		if err != nil {
+			return machine.BootFiles{}, fmt.Errorf("make initramfs: %w", err)
+		}
+	} else if err != nil {
+		return machine.BootFiles{}, fmt.Errorf("find initramfs: %w", err)
+	}
+	return machine.BootFiles{KernelPath: k.Path, InitrdPath: initrd}, nil
+}
+
+// kernel returns the installed kernel, or the one at path.
+func (s *Store) kernel(path string) (Installed, error) {
+	if path == "" {
+		return s.Installed()
+	}
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return Installed{}, errdefs.Wrap(err, errdefs.Invalid, "KERNEL_IMAGE_NOT_FOUND", "kernel image not found: %s", path)
+	}
+	// The path of a kernel of ours, as a setting may hold, means its modules too.
+	if real, err := filepath.EvalSymlinks(path); err == nil && filepath.Base(real) == kernelFile {
+		if store, err := filepath.EvalSymlinks(s.dir); err == nil && filepath.Dir(filepath.Dir(real)) == store {
+			return readInstalled(filepath.Dir(real))
+		}
+	}
+	return Installed{Path: path}, nil
+}
+
+// readInit refreshes s.init when the file changed.
+func (s *Store) readInit() error {
+	f, err := os.Open(s.initPath)
+	if err != nil {
+		return errdefs.Wrap(err, errdefs.NotFound, "INIT_NOT_FOUND",
+			"hyperfleet-init is not there: put it beside hyperfleet, or set HYPERFLEET_INIT_PATH")
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("read init: %w", err)
+	}
+	if info.Size() == s.init.size && info.ModTime().Equal(s.init.mtime) {
+		return nil
+	}
+	data, err := readBounded(f, maxInit)
+	if err != nil {
+		return fmt.Errorf("read init %s: %w", s.initPath, err)
+	}
+	s.init = initFile{size: info.Size(), mtime: info.ModTime(), data: data, sum: sha256.Sum256(data)}
+	return nil
+}
+
+// maxInit bounds hyperfleet-init; ours has 4 MiB at most.
+const maxInit = 64 << 20
+
+// initramfsName names the file by all that goes into it: the format of this
+// version, init, and the modules of a kernel.
+func (s *Store) initramfsName(k Installed) string {
+	const format = "1" // changes with what WriteInitramfs writes
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n%x\n%s\n%s\n", format, s.init.sum, k.SHA256, strings.Join(k.Modules, "\n"))
+	return hex.EncodeToString(h.Sum(nil))[:32] + ".cpio"
+}
+
+func (s *Store) makeInitramfs(name string, k Installed) error {
+	modules := make([]Module, len(k.Modules))
+	for i, file := range k.Modules {
+		data, err := os.ReadFile(filepath.Join(filepath.Dir(k.Path), modulesDir, filepath.Base(file)))
+		if err != nil {
+			return err
+		}
+		modules[i] = Module{File: file, Data: data}
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	err := writeFile(name, 0o644, func(w io.Writer) error {
+		return WriteInitramfs(w, s.init.data, modules)
+	})
+	if err != nil {
+		return err
+	}
+	return keepNewest(filepath.Dir(name), "*.cpio", keepInitramfs, filepath.Base(name))
+}
+
+// touch marks a file as used, so that it is not among the oldest.
+func touch(name string) error {
+	now := time.Now()
+	return os.Chtimes(name, now, now)
+}
+
+// keepNewest removes what matches pattern in dir but for the n newest, of which
+// keep is one however old it is.
+func keepNewest(dir, pattern string, n int, keep string) error {
+	names, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil {
+		return err
+	}
+	age := map[string]time.Time{}
+	for _, name := range names {
+		if info, err := os.Lstat(name); err == nil {
+			age[name] = info.ModTime()
+		}
+	}
+	age[filepath.Join(dir, keep)] = time.Now().Add(time.Hour)
+	slices.SortFunc(names, func(a, b string) int { return age[b].Compare(age[a]) })
+	var errs []error
+	for _, name := range names[min(n, len(names)):] {
+		errs = append(errs, os.RemoveAll(name))
+	}
+	return errors.Join(errs...)
+}
