@@ -1,0 +1,209 @@
+package hyperfleet
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// DefaultHost is where a Client without Host looks for the daemon.
+const DefaultHost = "unix:///run/hyperfleet/api.sock"
+
+const headerRequestID = "X-Correlation-ID"
+
+// Client talks to one daemon. Its zero value is ready for the daemon of this
+// host; fields must not change after the first call. All methods are safe for
+// concurrent use.
+type Client struct {
+	// Host is "unix:///path", "http://host:port" or "https://host:port",
+	// the last two with an optional path prefix. Empty means DefaultHost.
+	Host string
+
+	// APIKey, when set, is sent as a bearer token.
+	APIKey string
+
+	// Transport replaces the connection to Host, for TLS settings and tests.
+	// It must speak HTTP/1.1, since streamed execs upgrade their connection.
+	Transport http.RoundTripper
+
+	once sync.Once
+	http *http.Client
+	base *url.URL
+	err  error // Host cannot be used
+}
+
+// CloseIdleConnections closes connections that no call uses.
+func (c *Client) CloseIdleConnections() {
+	if hc, _, err := c.connect(); err == nil {
+		hc.CloseIdleConnections()
+	}
+}
+
+// connect resolves the fields once.
+func (c *Client) connect() (*http.Client, *url.URL, error) {
+	c.once.Do(func() {
+		base, transport, err := dialer(c.Host)
+		if c.Transport != nil {
+			transport = c.Transport
+		}
+		c.base, c.err = base, err
+		c.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		}}
+	})
+	return c.http, c.base, c.err
+}
+
+// dialer returns the base URL and a transport for host.
+func dialer(host string) (*url.URL, http.RoundTripper, error) {
+	if host == "" {
+		host = DefaultHost
+	}
+	u, err := url.Parse(host)
+	if err != nil {
+		return nil, nil, fmt.Errorf("parse host %q: %w", host, err)
+	}
+	t := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 16,
+		IdleConnTimeout:     90 * time.Second,
+		Protocols:           new(http.Protocols),
+	}
+	t.Protocols.SetHTTP1(true)
+	d := &net.Dialer{Timeout: 10 * time.Second}
+	t.DialContext = d.DialContext
+	switch {
+	case u.Scheme == "unix" && u.Path != "" && u.Host == "":
+		t.Proxy = nil
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", u.Path)
+		}
+		return &url.URL{Scheme: "http", Host: "localhost"}, t, nil
+	case (u.Scheme == "http" || u.Scheme == "https") && u.Host != "":
+		u.Path = strings.TrimSuffix(u.Path, "/")
+		return u, t, nil
+	}
+	return nil, nil, fmt.Errorf("host %q: want unix:///path, http://host:port or https://host:port", host)
+}
+
+// call is one request.
+type call struct {
+	method string
+	path   string // escaped
+	query  url.Values
+	body   io.Reader // nil: in, when that is set, as JSON
+	in     any
+	header http.Header
+}
+
+// send makes the request and returns the answer when it is no error. The
+// caller closes its body.
+func (c *Client) send(ctx context.Context, q call) (*http.Response, error) {
+	hc, base, err := c.connect()
+	if err != nil {
+		return nil, err
+	}
+	body := q.body
+	if body == nil && q.in != nil {
+		raw, err := json.Marshal(q.in)
+		if err != nil {
+			return nil, fmt.Errorf("encode the request: %w", err)
+		}
+		body = bytes.NewReader(raw)
+	}
+	target := strings.TrimSuffix(base.String(), "/") + q.path
+	if len(q.query) > 0 {
+		target += "?" + q.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, q.method, target, body)
+	if err != nil {
+		return nil, fmt.Errorf("make the request: %w", err)
+	}
+	c.setHeaders(req, q)
+	resp, err := hc.Do(req)
+	if err != nil {
+		return nil, c.connectError(err)
+	}
+	if resp.StatusCode >= 300 {
+		defer resp.Body.Close()
+		return nil, responseError(resp)
+	}
+	return resp, nil
+}
+
+func (c *Client) setHeaders(req *http.Request, q call) {
+	for k, v := range q.header {
+		req.Header[k] = v
+	}
+	req.Header.Set("User-Agent", "hyperfleet-go")
+	if q.body == nil && q.in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.APIKey != "" {
+		req.Header.Set("Authorization", "Bearer "+c.APIKey)
+	}
+}
+
+// connectError marks an error that came from dialing.
+func (c *Client) connectError(err error) error {
+	host := c.Host
+	if host == "" {
+		host = DefaultHost
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return fmt.Errorf("%w at %s (is \"hyperfleet serve\" running?): %w", ErrNoDaemon, host, op.Err)
+	}
+	return fmt.Errorf("ask %s: %w", host, err)
+}
+
+// do makes the request and decodes the answer into out, unless that is nil.
+func (c *Client) do(ctx context.Context, q call, out any) error {
+	resp, err := c.send(ctx, q)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		_, err = io.Copy(io.Discard, resp.Body)
+		return err
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("decode the answer to %s %s: %w", q.method, q.path, err)
+	}
+	return nil
+}
+
+// Health is the answer of [Client.Health].
+type Health struct {
+	Status string `json:"status" doc:"Always ok" example:"ok"`
+}
+
+// Health asks whether the daemon answers.
+func (c *Client) Health(ctx context.Context) (Health, error) {
+	var h Health
+	err := c.do(ctx, call{method: http.MethodGet, path: "/health"}, &h)
+	return h, err
+}
+
+// Version is which build the daemon is.
+type Version struct {
+	Version string `json:"version" doc:"Version of the daemon" example:"v1.2.3"`
+	Runtime string `json:"runtime" doc:"What runs the machines" example:"qemu"`
+}
+
+// Version asks for the daemon's version.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	var v Version
+	err := c.do(ctx, call{method: http.MethodGet, path: "/version"}, &v)
+	return v, err
+}

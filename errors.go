@@ -1,0 +1,138 @@
+package hyperfleet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// The sentinels that an [*Error] matches, one for each kind of the server's
+// errors. Compare with errors.Is.
+var (
+	ErrInvalid      = errors.New("invalid request")
+	ErrUnauthorized = errors.New("unauthorized")
+	ErrForbidden    = errors.New("forbidden")
+	ErrNotFound     = errors.New("not found")
+	ErrConflict     = errors.New("conflict")
+	ErrExhausted    = errors.New("limit reached")
+	ErrUnsupported  = errors.New("unsupported on this host")
+	ErrUnavailable  = errors.New("unavailable")
+	ErrTimeout      = errors.New("timed out")
+	ErrGuest        = errors.New("the guest did not answer as it should")
+	ErrRuntime      = errors.New("the machine could not be run")
+	ErrInternal     = errors.New("internal error")
+)
+
+// ErrNoDaemon says that nothing answers at the client's Host.
+var ErrNoDaemon = errors.New("no Hyperfleet daemon answers")
+
+// Error is an error that the server answered with.
+type Error struct {
+	Status    int           // HTTP status
+	Name      string        // class as the API names it: "ValidationError", "not_found"
+	Code      string        // stable, upper snake case: "IMAGE_NOT_FOUND"
+	Message   string        // for people
+	Details   []ErrorDetail // which fields were wrong, for a refused body
+	RequestID string        // to be found in the daemon's log
+}
+
+// ErrorDetail is one wrong field of a request.
+type ErrorDetail struct {
+	Location string `json:"location,omitempty" doc:"Where, for example body.vcpu_count"`
+	Message  string `json:"message" doc:"What is wrong with it"`
+}
+
+// ErrorBody is the body of every answer that is an error.
+type ErrorBody struct {
+	Error   string        `json:"error" doc:"Class of the error" example:"ValidationError"`
+	Message string        `json:"message" doc:"What went wrong, for people"`
+	Code    string        `json:"code" doc:"Stable code, for programs" example:"VALIDATION_ERROR"`
+	Details []ErrorDetail `json:"details,omitempty" doc:"The wrong fields of a refused request"`
+}
+
+// Error returns the message, the details and the code.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Message)
+	for i, d := range e.Details {
+		sep := "; "
+		if i == 0 {
+			sep = ": "
+		}
+		fmt.Fprintf(&b, "%s%s: %s", sep, d.Location, d.Message)
+	}
+	if e.Code != "" {
+		fmt.Fprintf(&b, " (%s)", e.Code)
+	}
+	return b.String()
+}
+
+// Is reports whether target is the sentinel of e's kind.
+func (e *Error) Is(target error) bool { return e.kind() == target }
+
+// kind is the inverse of the server's table from kind to status and name. The
+// name decides, since two kinds share a status; an unknown name (an answer of
+// a proxy) leaves the status.
+func (e *Error) kind() error {
+	for _, k := range kinds {
+		if k.name == e.Name {
+			return k.err
+		}
+	}
+	for _, k := range kinds {
+		if k.status == e.Status {
+			return k.err
+		}
+	}
+	return ErrInternal
+}
+
+var kinds = []struct {
+	status int
+	name   string
+	err    error
+}{
+	{http.StatusBadRequest, "ValidationError", ErrInvalid},
+	{http.StatusBadRequest, "validation_error", ErrInvalid},
+	{http.StatusBadRequest, "PathTraversalError", ErrInvalid},
+	{http.StatusRequestEntityTooLarge, "PayloadTooLargeError", ErrInvalid},
+	{http.StatusMethodNotAllowed, "method_not_allowed", ErrInvalid},
+	{http.StatusUnauthorized, "unauthorized", ErrUnauthorized},
+	{http.StatusForbidden, "forbidden", ErrForbidden},
+	{http.StatusNotFound, "NotFoundError", ErrNotFound},
+	{http.StatusNotFound, "not_found", ErrNotFound},
+	{http.StatusConflict, "ConflictError", ErrConflict},
+	{http.StatusInsufficientStorage, "ExhaustedError", ErrExhausted},
+	{http.StatusNotImplemented, "UnsupportedError", ErrUnsupported},
+	{http.StatusServiceUnavailable, "UnavailableError", ErrUnavailable},
+	{http.StatusServiceUnavailable, "CircuitOpenError", ErrUnavailable},
+	{http.StatusGatewayTimeout, "TimeoutError", ErrTimeout},
+	{http.StatusBadGateway, "VsockError", ErrGuest},
+	{http.StatusInternalServerError, "internal_error", ErrInternal},
+	{http.StatusInternalServerError, "RuntimeError", ErrRuntime},
+}
+
+// maxErrorBody bounds what is read of an answer that is an error.
+const maxErrorBody = 1 << 20
+
+func responseError(resp *http.Response) error {
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	if err != nil {
+		return fmt.Errorf("read the answer %s: %w", resp.Status, err)
+	}
+	return newError(resp.StatusCode, resp.Header.Get(headerRequestID), raw)
+}
+
+func newError(status int, requestID string, raw []byte) error {
+	e := &Error{Status: status, RequestID: requestID}
+	var body ErrorBody
+	if json.Unmarshal(raw, &body) == nil && body.Error != "" {
+		e.Name, e.Message, e.Code, e.Details = body.Error, body.Message, body.Code, body.Details
+		return e
+	}
+	e.Message = "the server answered " + http.StatusText(status)
+	return e
+}

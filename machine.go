@@ -1,0 +1,185 @@
+package hyperfleet
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Status is where a machine stands in its life.
+type Status string
+
+// The states of a machine.
+const (
+	StatusPending  Status = "pending"  // created, never started
+	StatusStarting Status = "starting" // on its way up
+	StatusRunning  Status = "running"  // its agent has answered
+	StatusPaused   Status = "paused"   // its vCPUs stand still
+	StatusStopping Status = "stopping" // on its way down
+	StatusStopped  Status = "stopped"  // down, with its disk kept
+	StatusFailed   Status = "failed"   // down; ErrorMessage says why
+)
+
+// Machine is one microVM as the server sees it. Fields that are null have no
+// value in its present state.
+type Machine struct {
+	ID              string        `json:"id" doc:"Opaque id, a valid DNS label"`
+	Name            string        `json:"name"`
+	Status          Status        `json:"status" enum:"pending,starting,running,paused,stopping,stopped,failed"`
+	RuntimeType     string        `json:"runtime_type" doc:"What runs it: firecracker or qemu"`
+	VCPUCount       int           `json:"vcpu_count"`
+	MemSizeMiB      int           `json:"mem_size_mib"`
+	KernelImagePath string        `json:"kernel_image_path"`
+	KernelArgs      *string       `json:"kernel_args"`
+	RootfsPath      *string       `json:"rootfs_path" doc:"Null when the machine has an image"`
+	ImageRef        *string       `json:"image_ref"`
+	ImageDigest     *string       `json:"image_digest" doc:"Manifest digest, once resolved by the first start"`
+	Network         *Network      `json:"network"`
+	ExposedPorts    []int         `json:"exposed_ports,omitempty"`
+	PID             *int          `json:"pid" doc:"Process of the VMM, while there is one"`
+	CreatedAt       time.Time     `json:"created_at"`
+	UpdatedAt       time.Time     `json:"updated_at"`
+	StartedAt       *time.Time    `json:"started_at"`
+	ErrorMessage    *string       `json:"error_message" doc:"Why status is failed"`
+	ErrorCode       string        `json:"error_code,omitempty" doc:"Stable code beside error_message"`
+	PortForwards    []PortForward `json:"port_forwards,omitempty" doc:"Loopback ports of the host that lead to exposed ports"`
+}
+
+// Network is the network interface of a machine.
+type Network struct {
+	Enable bool `json:"enable" doc:"The machine has an interface with egress"`
+}
+
+// PortForward is a port of the host's loopback that leads to a guest's port.
+type PortForward struct {
+	GuestPort int `json:"guest_port"`
+	HostPort  int `json:"host_port"`
+}
+
+// CreateMachineRequest asks for a machine.
+type CreateMachineRequest struct {
+	Name            string            `json:"name" minLength:"1" maxLength:"255" doc:"Need not be unique"`
+	VCPUCount       int               `json:"vcpu_count" minimum:"1"`
+	MemSizeMiB      int               `json:"mem_size_mib" minimum:"4"`
+	Image           string            `json:"image,omitempty" maxLength:"1024" doc:"OCI reference" example:"alpine:3.20"`
+	ImageSizeMiB    int               `json:"image_size_mib,omitempty" minimum:"64" doc:"Size of the machine's writable disk; default 1024"`
+	RegistryAuth    *RegistryAuth     `json:"registry_auth,omitempty" doc:"Login for the image's registry; never stored"`
+	Network         *NetworkRequest   `json:"network,omitempty" doc:"Absent means an interface with egress"`
+	ExposedPorts    []int             `json:"exposed_ports,omitempty" maxItems:"256" doc:"TCP ports of the guest that may be reached, 1..65535"`
+	Env             map[string]string `json:"env,omitempty" doc:"Environment of every command, added to the image's"`
+	KernelImagePath string            `json:"kernel_image_path,omitempty" maxLength:"4095" doc:"Guest kernel, in a folder that the operator allows"`
+	KernelArgs      string            `json:"kernel_args,omitempty" maxLength:"2048" doc:"Added to the kernel's command line"`
+	RootfsPath      string            `json:"rootfs_path,omitempty" maxLength:"4095" doc:"ext4 file to boot without image, in a folder that the operator allows"`
+}
+
+// NetworkRequest says which network a machine gets. Host devices and guest
+// addresses are the server's choice.
+type NetworkRequest struct {
+	Enable bool `json:"enable,omitempty" doc:"An interface with egress"`
+}
+
+// RegistryAuth is a registry login.
+type RegistryAuth struct {
+	Username string `json:"username"`
+	Password string `json:"password"`
+}
+
+// String redacts the login.
+func (RegistryAuth) String() string { return "[redacted]" }
+
+// GoString redacts the login.
+func (RegistryAuth) GoString() string { return "[redacted]" }
+
+// CreateMachine records a new machine in state pending. It starts nothing.
+func (c *Client) CreateMachine(ctx context.Context, req CreateMachineRequest) (Machine, error) {
+	var m Machine
+	err := c.do(ctx, call{method: http.MethodPost, path: "/machines", in: req}, &m)
+	return m, err
+}
+
+// ListOptions narrows a list. Its zero value lists everything.
+type ListOptions struct {
+	Status Status
+	Limit  int // 0 means all
+	Offset int
+}
+
+// ListMachines lists machines, the newest first.
+func (c *Client) ListMachines(ctx context.Context, o ListOptions) ([]Machine, error) {
+	query := url.Values{}
+	if o.Status != "" {
+		query.Set("status", string(o.Status))
+	}
+	if o.Limit > 0 {
+		query.Set("limit", strconv.Itoa(o.Limit))
+	}
+	if o.Offset > 0 {
+		query.Set("offset", strconv.Itoa(o.Offset))
+	}
+	var list []Machine
+	err := c.do(ctx, call{method: http.MethodGet, path: "/machines", query: query}, &list)
+	return list, err
+}
+
+// Machine returns one machine.
+func (c *Client) Machine(ctx context.Context, id string) (Machine, error) {
+	return c.machine(ctx, call{method: http.MethodGet, path: machinePath(id)})
+}
+
+// WaitMachine returns the machine as soon as it has the status. The server
+// gives up with ErrTimeout after timeout, which is 1 to 30 seconds; 0 means 30.
+func (c *Client) WaitMachine(ctx context.Context, id string, status Status, timeout time.Duration) (Machine, error) {
+	query := url.Values{"status": {string(status)}}
+	if timeout > 0 {
+		query.Set("timeout", strconv.FormatFloat(timeout.Seconds(), 'f', -1, 64))
+	}
+	return c.machine(ctx, call{method: http.MethodGet, path: machinePath(id, "wait"), query: query})
+}
+
+// StartMachine brings a machine up, and returns it once its guest has
+// answered. A running machine is returned as it is.
+func (c *Client) StartMachine(ctx context.Context, id string) (Machine, error) {
+	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "start")})
+}
+
+// StopMachine shuts a machine down and keeps its disk.
+func (c *Client) StopMachine(ctx context.Context, id string) (Machine, error) {
+	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "stop")})
+}
+
+// RestartMachine stops a machine and starts it again.
+func (c *Client) RestartMachine(ctx context.Context, id string) (Machine, error) {
+	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "restart")})
+}
+
+// DeleteMachine ends a machine, whatever its state, and removes it with its disk.
+func (c *Client) DeleteMachine(ctx context.Context, id string) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: machinePath(id)}, nil)
+}
+
+// Console returns the bounded record of a running machine's serial console.
+// The caller closes it.
+func (c *Client) Console(ctx context.Context, id string) (io.ReadCloser, error) {
+	resp, err := c.send(ctx, call{method: http.MethodGet, path: machinePath(id, "console")})
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+func (c *Client) machine(ctx context.Context, q call) (Machine, error) {
+	var m Machine
+	err := c.do(ctx, q, &m)
+	return m, err
+}
+
+func machinePath(id string, rest ...string) string {
+	p := "/machines/" + url.PathEscape(id)
+	for _, r := range rest {
+		p += "/" + url.PathEscape(r)
+	}
+	return p
+}
