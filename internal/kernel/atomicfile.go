@@ -17,7 +17,8 @@ func writeFile(name string, perm os.FileMode, fill func(io.Writer) error) (err e
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, f.Close(), ignoreMissing(os.Remove(f.Name())))
+			f.Close() // may be closed already
+			err = errors.Join(err, ignoreMissing(os.Remove(f.Name())))
 		}
 	}()
 	if err := fill(f); err != nil {
@@ -29,11 +30,11 @@ func writeFile(name string, perm os.FileMode, fill func(io.Writer) error) (err e
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync %s: %w", name, err)
 	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("close %s: %w", name, err)
+	}
 	if err := os.Rename(f.Name(), name); err != nil {
 		return fmt.Errorf("create %s: %w", name, err)
-	}
-	if err := f.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		return fmt.Errorf("close %s: %w", name, err)
 	}
 	return nil
 }

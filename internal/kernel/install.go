@@ -20,6 +20,7 @@ type Source struct {
 	Arch    Arch
 	Image   []byte // vmlinuz or vmlinux
 	Modules fs.FS  // its /lib/modules/RELEASE; nil when its drivers are built in
+	Config  []byte // its build configuration, /boot/config-RELEASE; nil when unknown
 }
 
 // Install makes src the kernel that Boot uses. It is put together in a folder
@@ -51,26 +52,23 @@ func (s *Store) Install(ctx context.Context, src Source) (k Installed, err error
 	return s.Installed()
 }
 
+// maxConfig bounds a build configuration; Debian's has 250 KiB at most.
+const maxConfig = 4 << 20
+
 // assemble fills dir with all that belongs to a kernel.
 func assemble(ctx context.Context, dir string, src Source) (Installed, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return Installed{}, err
 	}
-	k := Installed{Arch: src.Arch, Source: src.Name, InstalledAt: time.Now().UTC()}
+	k := Installed{Format: recordFormat, Arch: src.Arch, Source: src.Name, InstalledAt: time.Now().UTC()}
 	if err := unpackTo(filepath.Join(dir, kernelFile), src, &k); err != nil {
 		return Installed{}, err
 	}
 	if err := ctx.Err(); err != nil {
 		return Installed{}, err
 	}
-	if src.Modules != nil {
-		modules, err := SelectModules(src.Modules, k.Release)
-		if err != nil {
-			return Installed{}, err
-		}
-		if err := writeModules(filepath.Join(dir, modulesDir), modules, &k); err != nil {
-			return Installed{}, err
-		}
+	if err := addModules(filepath.Join(dir, modulesDir), src, &k); err != nil {
+		return Installed{}, err
 	}
 	record, err := json.MarshalIndent(k, "", "  ")
 	if err != nil {
@@ -102,16 +100,31 @@ func unpackTo(name string, src Source, k *Installed) error {
 	return err
 }
 
-func writeModules(dir string, modules []Module, k *Installed) error {
+// addModules writes the modules that a guest needs, if the kernel has modules.
+func addModules(dir string, src Source, k *Installed) error {
+	if src.Modules == nil {
+		return nil
+	}
+	modules, err := SelectModules(src.Modules, k.Release)
+	if err != nil {
+		return err
+	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
+	sum := sha256.New()
 	for _, m := range modules {
+		if takesUnsigned(src.Config) {
+			m.Data = unsign(m.Data)
+		}
 		if err := writeBytes(filepath.Join(dir, m.File), m.Data); err != nil {
 			return err
 		}
 		k.Modules = append(k.Modules, m.File)
+		fmt.Fprintf(sum, "%s %d\n", m.File, len(m.Data))
+		sum.Write(m.Data)
 	}
+	k.ModulesSHA256 = hex.EncodeToString(sum.Sum(nil))
 	return nil
 }
 
@@ -122,11 +135,10 @@ func writeBytes(name string, b []byte) error {
 	})
 }
 
-// identity tells kernels of one release apart: the kernel itself, its modules
-// (which belong to one build of it) and where they came from.
+// identity tells kernels of one release apart.
 func identity(k Installed) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\n%s\n%q\n", k.SHA256, k.Source, k.Modules)
+	fmt.Fprintf(h, "%s\n%s\n%s\n", k.SHA256, k.ModulesSHA256, k.Source)
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 

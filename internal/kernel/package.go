@@ -88,15 +88,16 @@ func (t *setup) unpack(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("unpack %s: %w", t.pkg, err)
 	}
-	t.source = Source{Name: "package " + t.pkg.String(), Arch: t.opts.Arch, Image: u.image, Modules: tree}
+	t.source = Source{Name: "package " + t.pkg.String(), Arch: t.opts.Arch, Image: u.image, Modules: tree, Config: u.config}
 	return fmt.Sprintf("%d modules to choose from", u.modules), nil
 }
 
-// unpacker keeps what is wanted of a kernel package: boot/vmlinuz-RELEASE in
-// memory, lib/modules/RELEASE as modules/RELEASE under root.
+// unpacker keeps what is wanted of a kernel package: boot/vmlinuz-RELEASE and
+// boot/config-RELEASE in memory, lib/modules/RELEASE as modules/RELEASE under root.
 type unpacker struct {
 	root    *os.Root
 	image   []byte
+	config  []byte
 	release string
 	modules int
 }
@@ -108,6 +109,11 @@ func (u *unpacker) visit(name string, h *tar.Header, body io.Reader) error {
 	if strings.HasPrefix(name, "boot/vmlinuz-") {
 		image, err := readBounded(body, maxPacked)
 		u.image = image
+		return err
+	}
+	if strings.HasPrefix(name, "boot/config-") {
+		config, err := readBounded(body, maxConfig)
+		u.config = config
 		return err
 	}
 	// Newer packages have everything under usr.

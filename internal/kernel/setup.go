@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/kernel/debian"
@@ -66,7 +67,8 @@ func (s *Store) Setup(ctx context.Context, opts SetupOptions) (Installed, error)
 	if err != nil && !errdefs.Is(err, errdefs.NotFound) {
 		return Installed{}, err
 	}
-	if err == nil && opts.Kernel == "" && !opts.Update && have.Arch == opts.Arch {
+	fits := err == nil && have.Format == recordFormat && have.Arch == opts.Arch
+	if fits && opts.Kernel == "" && !opts.Update {
 		return have, nil
 	}
 	t := &setup{store: s, opts: opts}
@@ -159,7 +161,7 @@ func (t *setup) readFiles(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	t.source = Source{Name: "file " + path, Arch: t.opts.Arch, Image: image}
+	t.source = Source{Name: "file " + path, Arch: t.opts.Arch, Image: image, Config: configOf(path)}
 	if t.opts.Modules == "" {
 		return fmt.Sprintf("%d bytes, no modules", len(image)), nil
 	}
@@ -168,6 +170,26 @@ func (t *setup) readFiles(context.Context) (string, error) {
 	}
 	t.source.Modules = os.DirFS(t.opts.Modules)
 	return fmt.Sprintf("%d bytes", len(image)), nil
+}
+
+// configOf returns the build configuration beside a kernel that is named as
+// distributions do, /boot/vmlinuz-RELEASE and /boot/config-RELEASE, or nil.
+func configOf(kernel string) []byte {
+	dir, name := filepath.Split(kernel)
+	_, release, ok := strings.Cut(name, "-")
+	if !ok {
+		return nil
+	}
+	f, err := os.Open(filepath.Join(dir, "config-"+release))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	config, err := readBounded(f, maxConfig)
+	if err != nil {
+		return nil
+	}
+	return config
 }
 
 func readImage(name string) ([]byte, error) {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +26,10 @@ const (
 	modulesDir  = "modules"     // its modules, by their file names
 	bootDir     = "initramfs"   // made initramfs files, of all kernels
 )
+
+// recordFormat changes when Install makes a kernel's folder in another way, for
+// instance with other modules; Setup then makes it anew.
+const recordFormat = 1
 
 // How many of a kind are kept when a new one is made: a start that has looked
 // up the one before finds it still there.
@@ -48,12 +51,14 @@ type Store struct {
 
 // Installed describes a kernel in a store.
 type Installed struct {
-	Release     string    `json:"release"`
-	Arch        Arch      `json:"arch"`
-	Source      string    `json:"source"`  // "package NAME=VERSION" or "file PATH"
-	SHA256      string    `json:"sha256"`  // of the kernel as VMMs load it
-	Modules     []string  `json:"modules"` // file names in load order
-	InstalledAt time.Time `json:"installed_at"`
+	Format        int       `json:"format"` // of what Install makes: recordFormat
+	Release       string    `json:"release"`
+	Arch          Arch      `json:"arch"`
+	Source        string    `json:"source"`                   // "package NAME=VERSION" or "file PATH"
+	SHA256        string    `json:"sha256"`                   // of the kernel as VMMs load it
+	Modules       []string  `json:"modules"`                  // file names in load order
+	ModulesSHA256 string    `json:"modules_sha256,omitempty"` // of their names and contents
+	InstalledAt   time.Time `json:"installed_at"`
 
 	Path string `json:"-"` // of the kernel as VMMs load it
 }
@@ -168,11 +173,11 @@ func (s *Store) readInit() error {
 const maxInit = 64 << 20
 
 // initramfsName names the file by all that goes into it: the format of this
-// version, init, and the modules of a kernel.
+// version, init, and the modules of a kernel, which belong to it.
 func (s *Store) initramfsName(k Installed) string {
 	const format = "1" // changes with what WriteInitramfs writes
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\n%x\n%s\n%s\n", format, s.init.sum, k.SHA256, strings.Join(k.Modules, "\n"))
+	fmt.Fprintf(h, "%s\n%x\n%s\n%s\n", format, s.init.sum, k.SHA256, k.ModulesSHA256)
 	return hex.EncodeToString(h.Sum(nil))[:32] + ".cpio"
 }
 
