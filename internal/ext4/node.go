@@ -20,9 +20,9 @@ const (
 
 // Limits of the format.
 const (
-	MaxNameLen   = 255               // bytes of one directory entry's name
-	MaxTargetLen = 4095              // bytes of a symlink's target
-	MaxLinks     = 65000             // names of one inode that is no directory
+	MaxNameLen   = 255                // bytes of one directory entry's name
+	MaxTargetLen = 4095               // bytes of a symlink's target
+	MaxLinks     = 65000              // names of one inode that is no directory
 	MaxFileSize  = (1<<32 - 1) * 4096 // bytes
 )
 
@@ -37,9 +37,10 @@ type Node struct {
 	UID  uint32
 	GID  uint32
 
-	// ModTime is kept to the nanosecond from 1901-12-13 to 2446-05-10 and
-	// clamped beyond; the zero Time is clamped too. Access, change and birth
-	// time are set to it as well.
+	// ModTime is kept to the nanosecond from 1901-12-13 to 2310-04-04 and
+	// clamped beyond; the zero Time is clamped too. (The format could go on
+	// until 2446, but e2fsck takes such times for an old kernel's mistake.)
+	// Access, change and birth time are set to it as well.
 	ModTime time.Time
 
 	// Xattrs maps full names ("security.capability") to values. Only names for
@@ -57,8 +58,10 @@ type Node struct {
 	Major  uint32 // of a device, below 1<<12
 	Minor  uint32 // of a device, below 1<<20
 
-	ino   uint32 // number, 0 before Finish
-	links uint32 // count of names; of a directory: 2 + subdirectories
+	// Set by Finish.
+	ino    uint32 // number
+	parent uint32 // number of the directory that has the first name
+	links  uint32 // count of names; of a directory: 2 + subdirectories
 }
 
 // NewDir returns a directory without entries, owned by root, with the given
