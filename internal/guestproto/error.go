@@ -57,6 +57,8 @@ const (
 	CodeTooMany      = "TOO_MANY_EXECS"    // the guest's own limit
 	CodeNoUser       = "EXEC_USER_UNKNOWN" // user not in the guest's passwd
 	CodeNoWorkDir    = "EXEC_WORKDIR"      // working directory cannot be entered
+	CodeGuest        = "GUEST_ERROR"       // an error without a code of its own
+	CodeBadAnswer    = "GUEST_BAD_ANSWER"  // the answer does not decode
 	CodeBoot         = "GUEST_BOOT_FAILED" // the guest could not set itself up
 )
 
