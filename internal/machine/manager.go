@@ -2,7 +2,13 @@ package machine
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
@@ -11,7 +17,18 @@ import (
 // concurrent use; calls that change one machine queue on its lock and then act
 // on the state they find. See the package comment for the rules.
 type Manager struct {
-	cfg Config
+	cfg   Config
+	hub   hub
+	ports ports
+
+	ctx    context.Context // the Manager's life; every operation's parent
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup // operations and watchers
+
+	mu      sync.Mutex
+	closed  bool
+	entries map[ID]*entry
+	pins    map[ID]string // image digest of each machine that has one
 }
 
 // CreateRequest is a new machine. Auth is the caller's registry login for the
@@ -29,40 +46,93 @@ func NewManager(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Manager{cfg: cfg}, nil
+	m := &Manager{cfg: cfg, entries: make(map[ID]*entry), pins: make(map[ID]string)}
+	m.ctx, m.cancel = context.WithCancelCause(context.Background())
+	return m, nil
 }
-
-var errSoon = errdefs.New(errdefs.Unsupported, "UNSUPPORTED", "not wired yet")
-
-// Recover brings records and reality together after a restart: it finishes or
-// undoes what an earlier daemon left half done, adopts the VMMs that run, and
-// cleans up after those that do not. It is called once, before any other
-// method. A machine that cannot be recovered is failed, and no error.
-func (m *Manager) Recover(ctx context.Context) error { return errSoon }
 
 // Close ends the Manager's goroutines and sessions and leaves every machine
 // running, to be adopted by the next daemon. Starts that are under way are
-// undone. It waits, bounded by ctx.
-func (m *Manager) Close(ctx context.Context) error { return errSoon }
+// undone, stops and deletes are finished. It waits, bounded by ctx; calls that
+// come later fail with errdefs.Unavailable. It is idempotent.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.cancel(errClosing)
+
+	ended := make(chan struct{})
+	go func() {
+		m.wg.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return fmt.Errorf("close machine manager: operations still run: %w", context.Cause(ctx))
+	}
+	m.mu.Lock()
+	entries := maps.Clone(m.entries)
+	m.mu.Unlock()
+	var errs []error
+	for id, e := range entries {
+		if l := e.take(); l != nil {
+			if err := errors.Join(l.guest.Close(), l.vm.Close()); err != nil {
+				errs = append(errs, fmt.Errorf("let go of machine %s: %w", id, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Create validates the request and records a pending machine. It starts
 // nothing and pulls nothing.
 func (m *Manager) Create(ctx context.Context, req CreateRequest) (Machine, error) {
-	return Machine{}, errSoon
+	spec := req.Spec.normalized(m.cfg.Limits)
+	if err := spec.Validate(m.cfg.Limits); err != nil {
+		return Machine{}, err
+	}
+	if err := m.checkFiles(ctx, spec); err != nil {
+		return Machine{}, err
+	}
+	now := time.Now().UTC()
+	mc := Machine{
+		ID: NewID(), HostID: m.cfg.HostID, Spec: spec, State: Pending,
+		CreatedAt: now, UpdatedAt: now,
+	}
+	e, err := m.ref(mc.ID)
+	if err != nil {
+		return Machine{}, err
+	}
+	defer m.unref(e)
+	if spec.Image != "" {
+		e.setLogin(req.Auth)
+	}
+	if err := m.cfg.Store.CreateMachine(ctx, &mc); err != nil {
+		e.setLogin(nil)
+		return Machine{}, fmt.Errorf("create machine: %w", err)
+	}
+	m.hub.changed(mc)
+	return mc, nil
 }
 
 // Get returns a machine, or errdefs.NotFound.
-func (m *Manager) Get(ctx context.Context, id ID) (Machine, error) { return Machine{}, errSoon }
+func (m *Manager) Get(ctx context.Context, id ID) (Machine, error) {
+	return m.cfg.Store.Machine(ctx, id)
+}
 
 // List returns the machines that f asks for, newest first, and how many there
 // are without its limit and offset.
 func (m *Manager) List(ctx context.Context, f Filter) ([]Machine, int, error) {
-	return nil, 0, errSoon
+	return m.cfg.Store.Machines(ctx, f)
 }
 
 // Operations returns a machine's recorded operations, the newest first.
 func (m *Manager) Operations(ctx context.Context, id ID, limit int) ([]OperationRecord, error) {
-	return nil, errSoon
+	if _, err := m.cfg.Store.Machine(ctx, id); err != nil {
+		return nil, err
+	}
+	return m.cfg.Store.Operations(ctx, id, limit)
 }
 
 // Wait returns the machine as soon as it is in state, at once if it is
@@ -70,51 +140,136 @@ func (m *Manager) Operations(ctx context.Context, id ID, limit int) ([]Operation
 // errdefs.NotFound when the machine is deleted meanwhile and with
 // errdefs.Timeout when ctx's deadline passes.
 func (m *Manager) Wait(ctx context.Context, id ID, state State) (Machine, error) {
-	return Machine{}, errSoon
+	if !state.Valid() {
+		return Machine{}, invalid("status %q is unknown", state)
+	}
+	sub := m.hub.subscribe(id, state) // before the look, so that nothing falls between
+	defer m.hub.cancel(sub)
+	mc, err := m.cfg.Store.Machine(ctx, id)
+	if err != nil || mc.State == state {
+		return mc, err
+	}
+	select {
+	case mc, ok := <-sub.reached:
+		if !ok {
+			return Machine{}, NotFoundError(id)
+		}
+		return mc, nil
+	case <-m.ctx.Done():
+		return Machine{}, errClosing
+	case <-ctx.Done():
+		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return Machine{}, context.Cause(ctx)
+		}
+		return Machine{}, errdefs.Wrap(ctx.Err(), errdefs.Timeout, "TIMEOUT_ERROR",
+			"Timed out waiting for machine %s to reach status %s", id, state)
+	}
 }
-
-// Start brings the machine up and returns it once its guest has answered. A
-// running machine is returned as it is. When ctx ends the call returns, and the
-// start goes on; Stop and Delete cancel it. A start that fails leaves the
-// machine failed and nothing else behind.
-func (m *Manager) Start(ctx context.Context, id ID) (Machine, error) { return Machine{}, errSoon }
-
-// Stop shuts the guest down, ends the VMM and keeps the disk. A stopped
-// machine is returned as it is; a start that is under way is cancelled.
-func (m *Manager) Stop(ctx context.Context, id ID) (Machine, error) { return Machine{}, errSoon }
-
-// Restart is Stop, then Start, with no other call in between.
-func (m *Manager) Restart(ctx context.Context, id ID) (Machine, error) { return Machine{}, errSoon }
-
-// Delete ends the machine, whatever its state, and removes its disk and record.
-func (m *Manager) Delete(ctx context.Context, id ID) error { return errSoon }
-
-// Pause stops the machine's vCPUs; a paused machine is returned as it is.
-func (m *Manager) Pause(ctx context.Context, id ID) (Machine, error) { return Machine{}, errSoon }
-
-// Resume undoes Pause; a running machine is returned as it is.
-func (m *Manager) Resume(ctx context.Context, id ID) (Machine, error) { return Machine{}, errSoon }
-
-// Exec starts a command in the guest; ctx bounds the start only. An empty
-// req.ID gets one. It fails with errdefs.Invalid when the machine is not
-// running. The caller closes the Process.
-func (m *Manager) Exec(ctx context.Context, id ID, req ExecRequest) (Process, error) {
-	return nil, errSoon
-}
-
-// AttachExec resumes a command by its id; see Guest.Attach.
-func (m *Manager) AttachExec(ctx context.Context, id ID, execID string, from Offsets) (Process, error) {
-	return nil, errSoon
-}
-
-// Guest returns the machine's agent session for file calls, or errdefs.Invalid
-// when the machine is not running. The caller must not close it.
-func (m *Manager) Guest(ctx context.Context, id ID) (Guest, error) { return nil, errSoon }
-
-// Console opens the record of a running machine's serial console. The caller
-// closes it.
-func (m *Manager) Console(ctx context.Context, id ID) (*os.File, error) { return nil, errSoon }
 
 // InUse returns the manifest digests of the images that machines are made
 // from, for the image cache's eviction.
-func (m *Manager) InUse() map[string]bool { return nil }
+func (m *Manager) InUse() map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	used := make(map[string]bool, len(m.pins))
+	for _, digest := range m.pins {
+		used[digest] = true
+	}
+	return used
+}
+
+// save records mc. The pin of an image takes effect before the record does,
+// and ends after it: the cache never sees a machine without its image.
+func (m *Manager) save(ctx context.Context, mc *Machine) error {
+	m.pin(mc.ID, mc.ImageDigest, false)
+	mc.UpdatedAt = time.Now().UTC()
+	err := bounded(context.WithoutCancel(ctx), recordTimeout, func(ctx context.Context) error {
+		return m.cfg.Store.UpdateMachine(ctx, *mc)
+	})
+	if err != nil {
+		return fmt.Errorf("record machine %s: %w", mc.ID, err)
+	}
+	m.pin(mc.ID, mc.ImageDigest, true)
+	return nil
+}
+
+func (m *Manager) pin(id ID, digest string, final bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case digest != "":
+		m.pins[id] = digest
+	case final:
+		delete(m.pins, id)
+	}
+}
+
+// enter moves mc to a state, if the state table allows it, and records that.
+func (m *Manager) enter(ctx context.Context, mc *Machine, to State) error {
+	if err := Next(mc.State, to); err != nil {
+		return err
+	}
+	before := mc.State
+	mc.State = to
+	if err := m.save(ctx, mc); err != nil {
+		mc.State = before
+		return err
+	}
+	m.hub.changed(*mc)
+	return nil
+}
+
+// checkFiles refuses files of the host that are not there, or not a caller's
+// to name.
+func (m *Manager) checkFiles(ctx context.Context, spec Spec) error {
+	if spec.KernelPath != "" {
+		if err := m.checkFile(spec.KernelPath, "Kernel"); err != nil {
+			return err
+		}
+	}
+	if _, err := m.cfg.Kernels.Boot(ctx, spec.KernelPath); errdefs.Is(err, errdefs.NotFound) {
+		return errdefs.Wrap(err, errdefs.Invalid, errdefs.CodeOf(err), "%s", errdefs.Public(err))
+	} else if err != nil {
+		return err
+	}
+	switch {
+	case spec.Image != "":
+		return nil
+	case spec.RootfsPath != "":
+		return m.checkFile(spec.RootfsPath, "Rootfs")
+	case m.cfg.RootfsPath == "":
+		return invalid("image is required: no root filesystem is configured")
+	}
+	if _, err := os.Stat(m.cfg.RootfsPath); err != nil {
+		return errdefs.Wrap(err, errdefs.Invalid, "VALIDATION_ERROR", "Rootfs image not found: %s", m.cfg.RootfsPath)
+	}
+	return nil
+}
+
+// checkFile follows links first, so that none leads out of an allowed folder.
+func (m *Manager) checkFile(path, what string) error {
+	real, err := filepath.EvalSymlinks(path)
+	allowed := m.allowed(path)
+	if err == nil {
+		allowed = m.allowed(real)
+	}
+	if !allowed {
+		return errdefs.New(errdefs.Forbidden, "PATH_NOT_ALLOWED", "%s image is in no allowed folder: %s", what, path)
+	}
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return errdefs.Wrap(err, errdefs.Invalid, "VALIDATION_ERROR", "%s image not found: %s", what, path)
+	}
+	return nil
+}
+
+func (m *Manager) allowed(path string) bool {
+	for _, dir := range m.cfg.AllowedDirs {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			dir = real
+		}
+		if rel, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(rel) {
+			return true
+		}
+	}
+	return false
+}

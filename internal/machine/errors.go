@@ -1,0 +1,41 @@
+package machine
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+)
+
+// Causes that end a start from outside.
+var (
+	errStopping error = errdefs.New(errdefs.Conflict, "START_CANCELLED", "start was cancelled: the machine is being stopped")
+	errClosing  error = errdefs.New(errdefs.Unavailable, "SHUTTING_DOWN", "the daemon is shutting down")
+)
+
+// errUnfinished is the reason of a machine whose start an earlier daemon left
+// half done.
+var errUnfinished error = errdefs.New(errdefs.Runtime, "START_INTERRUPTED", "the daemon ended while the machine was starting")
+
+// NotFoundError is what every method answers for an unknown machine.
+func NotFoundError(id ID) error {
+	return errdefs.Wrap(errors.New("machine "+string(id)), errdefs.NotFound, "NOT_FOUND", "Machine not found")
+}
+
+// waitError says why ctx ended a wait.
+func waitError(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return errdefs.Wrap(cause, errdefs.Timeout, "TIMEOUT_ERROR", "Timed out waiting for the machine")
+	}
+	return cause
+}
+
+// classified gives an error without a kind the kind Runtime and a public
+// message; one that has a kind keeps it, with its code and message.
+func classified(err error, message string) error {
+	if _, ok := errors.AsType[*errdefs.Error](err); ok {
+		return err
+	}
+	return errdefs.Wrap(err, errdefs.Runtime, "RUNTIME_ERROR", "%s", message)
+}

@@ -1,0 +1,172 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+)
+
+// maxRecover bounds how many machines are recovered at a time: adoption waits
+// for sockets, not for the processor.
+const maxRecover = 16
+
+// Recover brings records and reality together after a restart. It is called
+// once, before any other method, and returns when every machine is settled: an
+// unfinished start is undone, an unfinished stop or delete is finished, a VMM
+// that runs is adopted, and one that is gone is cleared up after. What cannot
+// be recovered is a failed machine and a log line, not an error.
+func (m *Manager) Recover(ctx context.Context) error {
+	machines, _, err := m.cfg.Store.Machines(ctx, Filter{})
+	if err != nil {
+		return fmt.Errorf("recover machines: %w", err)
+	}
+	records, err := m.cfg.Store.UnfinishedOperations(ctx)
+	if err != nil {
+		return fmt.Errorf("recover operations: %w", err)
+	}
+	unfinished := make(map[ID][]OperationRecord)
+	for _, rec := range records {
+		unfinished[rec.MachineID] = append(unfinished[rec.MachineID], rec)
+	}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, maxRecover)
+	for _, mc := range machines {
+		m.pin(mc.ID, mc.ImageDigest, true)
+		if !mc.State.Active() && unfinished[mc.ID] == nil {
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := m.recoverMachine(ctx, mc, unfinished[mc.ID]); err != nil {
+				m.cfg.Log.Error("recover machine", "machine", mc.ID, "err", err)
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+func (m *Manager) recoverMachine(ctx context.Context, mc Machine, records []OperationRecord) error {
+	e, err := m.ref(mc.ID)
+	if err != nil {
+		return err
+	}
+	defer m.unref(e)
+	if err := e.lock(ctx); err != nil {
+		return err
+	}
+	defer e.unlock()
+	for _, rec := range records {
+		// One lock held each of them, so at most the last is half done: the
+		// others only lack their outcome.
+		if err := m.recoverOperation(ctx, e, &mc, rec); err != nil {
+			return fmt.Errorf("%s: %w", rec.Kind, err)
+		}
+		if rec.Kind == "delete" {
+			return nil
+		}
+	}
+	return m.readopt(ctx, e, &mc)
+}
+
+func (m *Manager) recoverOperation(ctx context.Context, e *entry, mc *Machine, rec OperationRecord) error {
+	t := &takedown{m: m, mc: mc}
+	switch rec.Kind {
+	case "start":
+		s := m.newStart(e, mc)
+		op := m.resumed(rec, s.steps())
+		if mc.State == Running || mc.State == Paused {
+			return op.finish(ctx, outcomeDone, nil) // it had published the machine
+		}
+		op.undone = func(cause error) { s.fail(ctx, cause) }
+		return op.unwind(ctx, errUnfinished)
+	case "stop":
+		if l, err := m.adopt(ctx, mc); err == nil {
+			t.live = l // so that the guest still ends well
+			err = m.agree(ctx, l, Running)
+			m.logUnlessNil("resume adopted machine", mc.ID, err)
+		}
+		return t.runStop(ctx, m.resumed(rec, t.stopSteps()))
+	case "delete":
+		return t.runRemove(ctx, m.resumed(rec, t.removeSteps()), e)
+	}
+	return m.resumed(rec, nil).finish(ctx, outcomeFailed, errors.New("unknown kind"))
+}
+
+// readopt makes the machine as its record says, if its VMM is still there.
+func (m *Manager) readopt(ctx context.Context, e *entry, mc *Machine) error {
+	if mc.State != Running && mc.State != Paused {
+		return m.settleStale(ctx, mc)
+	}
+	l, err := m.adopt(ctx, mc)
+	if err != nil {
+		return m.lost(ctx, mc, err)
+	}
+	m.logUnlessNil("pause or resume adopted machine", mc.ID, m.agree(ctx, l, mc.State))
+	for _, fwd := range mc.PortForwards {
+		m.ports.claim(mc.ID, fwd.HostPort)
+	}
+	e.mu.Lock()
+	l.paused = mc.State == Paused
+	e.live = l
+	e.mu.Unlock()
+	m.watch(e, l)
+	m.cfg.Log.Info("machine adopted", "machine", mc.ID, "pid", mc.Process.PID)
+	return nil
+}
+
+func (m *Manager) settleStale(ctx context.Context, mc *Machine) error {
+	if !mc.State.Active() {
+		return nil
+	}
+	return m.settle(ctx, mc)
+}
+
+func (m *Manager) adopt(ctx context.Context, mc *Machine) (*live, error) {
+	if mc.Process == nil {
+		return nil, errdefs.New(errdefs.NotFound, "NOT_FOUND", "no VMM is recorded")
+	}
+	var vm VM
+	err := bounded(ctx, undoTimeout, func(ctx context.Context) (err error) {
+		vm, err = m.cfg.Driver.Adopt(ctx, m.vmConfig(mc), *mc.Process)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	guest := m.cfg.Guests.Open(mc.ID, m.guestConfig(mc), vm.DialAgent)
+	return &live{vm: vm, guest: guest, quit: make(chan struct{})}, nil
+}
+
+// agree pauses or resumes a VMM whose daemon died between that and the record.
+func (m *Manager) agree(ctx context.Context, l *live, state State) error {
+	caps, err := m.cfg.Driver.Capabilities(ctx)
+	if err != nil || !caps.Pause {
+		return err
+	}
+	if state == Paused {
+		return bounded(ctx, undoTimeout, l.vm.Pause)
+	}
+	return bounded(ctx, undoTimeout, l.vm.Resume)
+}
+
+// lost clears up after a VMM that is gone, or that cannot be adopted.
+func (m *Manager) lost(ctx context.Context, mc *Machine, cause error) error {
+	err := errdefs.Wrap(cause, errdefs.Runtime, "VMM_LOST", "the VMM could not be adopted after a restart of the daemon")
+	if errdefs.Is(cause, errdefs.NotFound) {
+		err = errdefs.Wrap(cause, errdefs.Runtime, "VMM_EXITED", "the VMM ended while the daemon was away")
+	}
+	m.cfg.Log.Warn("machine failed", "machine", mc.ID, "err", err)
+	release := func(ctx context.Context) error { return m.cfg.Driver.Release(ctx, m.vmConfig(mc)) }
+	return errors.Join(bounded(ctx, undoTimeout, release), m.fail(ctx, mc, err))
+}
+
+func (m *Manager) logUnlessNil(msg string, id ID, err error) {
+	if err != nil {
+		m.cfg.Log.Warn(msg, "machine", id, "err", err)
+	}
+}

@@ -1,0 +1,186 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// takedown is one stop or delete of a machine. Its steps have no undo and are
+// idempotent: once begun it is finished, by the next daemon if need be.
+type takedown struct {
+	m    *Manager
+	mc   *Machine
+	live *live // nil when no VMM is known; release ends an unknown one
+}
+
+// exitWait is how long a guest that has said goodbye gets until its VMM ends;
+// the reboot that ends it takes milliseconds.
+const exitWait = 5 * time.Second
+
+// stop takes a machine down whose lock is held, and keeps its disk.
+func (m *Manager) stop(ctx context.Context, e *entry, mc *Machine) error {
+	if mc.State == Stopped {
+		return nil
+	}
+	t := &takedown{m: m, mc: mc, live: e.take()}
+	return t.runStop(ctx, m.newOperation(mc.ID, "stop", t.stopSteps()))
+}
+
+func (t *takedown) runStop(ctx context.Context, op *operation) error {
+	if err := t.run(ctx, op, "machine could not be stopped"); err != nil {
+		return err
+	}
+	t.m.hub.changed(*t.mc)
+	return nil
+}
+
+// run ends in a failed machine when a step fails: its next start, stop or
+// delete tries to clear what is left.
+func (t *takedown) run(ctx context.Context, op *operation, message string) error {
+	ctx = context.WithoutCancel(ctx)
+	op.undone = func(cause error) {
+		if err := t.m.fail(ctx, t.mc, classified(cause, message)); err != nil {
+			t.m.cfg.Log.Error("record failed "+op.rec.Kind, "machine", t.mc.ID, "err", err)
+		}
+	}
+	if err := op.run(ctx); err != nil {
+		return classified(err, message)
+	}
+	return nil
+}
+
+func (t *takedown) stopSteps() []step {
+	return []step{
+		{"begin", t.begin, nil},
+		{"shutdown", t.shutdown, nil},
+		{"kill", t.kill, nil},
+		{"release", t.release, nil},
+		{"stopped", t.stopped, nil},
+	}
+}
+
+// remove takes a machine down whose lock is held, and removes all of it.
+// Nothing of it is kept, so its guest is not asked to end well.
+func (m *Manager) remove(ctx context.Context, e *entry, mc *Machine) error {
+	t := &takedown{m: m, mc: mc, live: e.take()}
+	return t.runRemove(ctx, m.newOperation(mc.ID, "delete", t.removeSteps()), e)
+}
+
+func (t *takedown) runRemove(ctx context.Context, op *operation, e *entry) error {
+	op.forget = true
+	if err := t.run(ctx, op, "machine could not be deleted"); err != nil {
+		return err
+	}
+	e.setLogin(nil)
+	t.m.pin(e.id, "", true)
+	t.m.hub.deleted(e.id)
+	return nil
+}
+
+func (t *takedown) removeSteps() []step {
+	return []step{
+		{"begin", t.begin, nil},
+		{"kill", t.kill, nil},
+		{"release", t.release, nil},
+		{"files", t.removeFiles, nil},
+		{"record", t.removeRecord, nil},
+	}
+}
+
+func (t *takedown) begin(ctx context.Context) error {
+	if t.mc.State == Stopping || t.mc.State == Stopped {
+		return nil
+	}
+	return t.m.enter(ctx, t.mc, Stopping)
+}
+
+// shutdown asks the guest, and waits until its VMM has ended. That it could
+// not is no failure: kill comes next.
+func (t *takedown) shutdown(ctx context.Context) error {
+	if t.live == nil {
+		return nil
+	}
+	grace := t.m.cfg.StopGrace
+	err := bounded(ctx, grace+exitWait, func(ctx context.Context) error {
+		if t.live.paused {
+			if err := t.live.vm.Resume(ctx); err != nil {
+				return fmt.Errorf("resume: %w", err)
+			}
+		}
+		return t.askGuest(ctx, grace)
+	})
+	if err != nil {
+		t.m.cfg.Log.Warn("guest did not shut down", "machine", t.mc.ID, "err", err)
+	}
+	return nil
+}
+
+func (t *takedown) askGuest(ctx context.Context, grace time.Duration) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() { // a guest whose VMM has ended answers nothing any more
+		defer close(watched)
+		select {
+		case <-t.live.vm.Done():
+			cancel(errVMMEnded)
+		case <-ctx.Done():
+		}
+	}()
+	defer func() {
+		cancel(nil)
+		<-watched
+	}()
+	if err := t.live.guest.Shutdown(ctx, grace); err != nil && !errors.Is(context.Cause(ctx), errVMMEnded) {
+		return err
+	}
+	<-ctx.Done()
+	if cause := context.Cause(ctx); !errors.Is(cause, errVMMEnded) {
+		return fmt.Errorf("await the VMM's end: %w", cause)
+	}
+	return nil
+}
+
+func (t *takedown) kill(ctx context.Context) error {
+	if t.live == nil {
+		return nil
+	}
+	return bounded(ctx, undoTimeout, t.live.vm.Kill)
+}
+
+func (t *takedown) release(ctx context.Context) error {
+	var errs []error
+	if t.live != nil {
+		errs = append(errs, t.live.guest.Close(), t.live.vm.Close())
+	}
+	errs = append(errs, bounded(ctx, undoTimeout, func(ctx context.Context) error {
+		return t.m.cfg.Driver.Release(ctx, t.m.vmConfig(t.mc))
+	}))
+	t.m.ports.release(t.mc.ID)
+	return errors.Join(errs...)
+}
+
+func (t *takedown) stopped(ctx context.Context) error {
+	t.mc.Process, t.mc.PortForwards = nil, nil
+	t.mc.ErrorMessage, t.mc.ErrorCode = "", ""
+	if t.mc.State == Stopped {
+		return t.m.save(ctx, t.mc)
+	}
+	if err := Next(t.mc.State, Stopped); err != nil {
+		return err
+	}
+	t.mc.State = Stopped
+	return t.m.save(ctx, t.mc)
+}
+
+func (t *takedown) removeFiles(context.Context) error {
+	return os.RemoveAll(t.m.stateDir(t.mc.ID))
+}
+
+func (t *takedown) removeRecord(ctx context.Context) error {
+	return bounded(ctx, recordTimeout, func(ctx context.Context) error {
+		return t.m.cfg.Store.DeleteMachine(ctx, t.mc.ID)
+	})
+}

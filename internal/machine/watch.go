@@ -1,0 +1,131 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+)
+
+// watch sees to a VMM that ends by itself. The machine's lock is held; the
+// watcher ends when somebody takes the VMM out of the entry.
+func (m *Manager) watch(e *entry, l *live) {
+	err := m.spawn(func() {
+		select {
+		case <-l.vm.Done():
+		case <-l.quit:
+			return
+		case <-m.ctx.Done():
+			return
+		}
+		select {
+		case e.sem <- struct{}{}:
+			defer e.unlock()
+			m.ended(e, l)
+		case <-l.quit: // whoever holds the lock takes the machine down
+		case <-m.ctx.Done():
+		}
+	})
+	if err != nil { // the next daemon finds what has become of it
+		m.cfg.Log.Debug("machine is not watched", "machine", e.id, "err", err)
+	}
+}
+
+// ended records the end of a VMM that nobody asked for, and clears up.
+func (m *Manager) ended(e *entry, l *live) {
+	if e.current() != l {
+		return
+	}
+	e.take()
+	ctx := context.WithoutCancel(m.ctx)
+	mc, err := m.cfg.Store.Machine(ctx, e.id)
+	if err == nil {
+		t := takedown{m: m, mc: &mc, live: l}
+		err = errors.Join(t.release(ctx), m.recordEnd(ctx, &mc, l.vm.Exit()))
+	}
+	if err != nil {
+		m.cfg.Log.Error("clear up after a VMM that ended", "machine", e.id, "err", err)
+	}
+}
+
+// recordEnd makes a machine stopped whose guest powered off, else failed.
+func (m *Manager) recordEnd(ctx context.Context, mc *Machine, exit Exit) error {
+	mc.Process, mc.PortForwards = nil, nil
+	if clean(exit) {
+		m.cfg.Log.Info("guest powered off", "machine", mc.ID)
+		return m.enter(ctx, mc, Stopped)
+	}
+	err := exitError(exit, "ended unexpectedly")
+	m.cfg.Log.Warn("machine failed", "machine", mc.ID, "err", err)
+	return m.fail(ctx, mc, err)
+}
+
+// clean reports whether the guest ended its VMM on purpose. A panic reboots
+// the guest too, and of an adopted VMM there is no status: both are told by
+// what the kernel said last (kernel/reboot.c, kernel/panic.c).
+func clean(exit Exit) bool {
+	if strings.Contains(exit.Console, "Kernel panic") {
+		return false
+	}
+	if !exit.Known {
+		return strings.Contains(exit.Console, "reboot: ")
+	}
+	return exit.Code == 0 && exit.Signal == ""
+}
+
+func exitError(exit Exit, how string) error {
+	status := ""
+	switch {
+	case !exit.Known:
+	case exit.Signal != "":
+		status = " by " + exit.Signal
+	default:
+		status = fmt.Sprintf(" with status %d", exit.Code)
+	}
+	return errdefs.New(errdefs.Runtime, "VMM_EXITED", "the VMM %s%s%s", how, status, quoted(exit.Console))
+}
+
+// maxLine bounds what of the guest's console becomes part of a message.
+const maxLine = 200
+
+// quoted is ": " and the line, without what a terminal might obey.
+func quoted(line string) string {
+	line = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(line, ""))
+	if line = strings.TrimSpace(line); line == "" {
+		return ""
+	}
+	if runes := []rune(line); len(runes) > maxLine {
+		line = string(runes[:maxLine]) + "…"
+	}
+	return ": " + line
+}
+
+// consoleTail is the last line of the VM's console, "" when there is none.
+func consoleTail(vm VM) string {
+	f, err := vm.Console()
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	const tail = 4096
+	if info, err := f.Stat(); err == nil && info.Size() > tail {
+		if _, err := f.Seek(-tail, io.SeekEnd); err != nil {
+			return ""
+		}
+	}
+	b, err := io.ReadAll(io.LimitReader(f, tail))
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return lines[len(lines)-1]
+}
