@@ -12,6 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
 // Source is a kernel that can be installed.
@@ -25,31 +29,58 @@ type Source struct {
 
 // Install makes src the kernel that Boot uses. It is put together in a folder
 // of its own, which appears by rename, and then becomes the current one;
-// nothing is left when it fails.
-func (s *Store) Install(ctx context.Context, src Source) (k Installed, err error) {
-	if err := os.MkdirAll(s.dir, 0o755); err != nil {
-		return Installed{}, fmt.Errorf("install kernel: %w", err)
-	}
-	tmp, err := os.MkdirTemp(s.dir, ".tmp-*")
+// nothing is left when it fails. A kernel that cannot be used is errdefs.Invalid.
+func (s *Store) Install(ctx context.Context, src Source) (Installed, error) {
+	k, err := s.install(ctx, src)
 	if err != nil {
-		return Installed{}, fmt.Errorf("install kernel: %w", err)
+		return Installed{}, explain("the kernel of "+src.Name, fmt.Errorf("install kernel: %w", err))
+	}
+	return k, nil
+}
+
+func (s *Store) install(ctx context.Context, src Source) (k Installed, err error) {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return Installed{}, err
+	}
+	if err := sweep(s.dir); err != nil {
+		return Installed{}, err
+	}
+	tmp, err := os.MkdirTemp(s.dir, tmpPrefix+"*")
+	if err != nil {
+		return Installed{}, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	k, err = assemble(ctx, tmp, src)
 	if err != nil {
-		return Installed{}, fmt.Errorf("install kernel: %w", err)
+		return Installed{}, err
 	}
 	dir := filepath.Join(s.dir, k.Release+"-"+identity(k))
 	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
-		return Installed{}, fmt.Errorf("install kernel: %w", err)
+		return Installed{}, err
 	}
-	if err := s.makeCurrent(filepath.Base(dir)); err != nil {
-		return Installed{}, fmt.Errorf("install kernel: %w", err)
+	if err := s.makeCurrent(filepath.Base(dir), tmp+".link"); err != nil {
+		return Installed{}, err
 	}
 	if err := keepNewest(s.dir, "[0-9]*-*", keepKernels, filepath.Base(dir)); err != nil {
-		return Installed{}, fmt.Errorf("remove old kernels: %w", err)
+		return Installed{}, err
 	}
 	return s.Installed()
+}
+
+// explain gives an error about what its kind and code.
+func explain(what string, err error) error {
+	_, known := errors.AsType[*errdefs.Error](err)
+	path, isPath := errors.AsType[*fs.PathError](err)
+	switch {
+	case known, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, unix.ENOSPC):
+		return errdefs.Wrap(err, errdefs.Exhausted, "DISK_FULL", "no disk space for %s", what)
+	case isPath:
+		return errdefs.Wrap(err, errdefs.Runtime, "KERNEL_IO", "%s a file of %s: %v", path.Op, what, path.Err)
+	default:
+		return errdefs.Wrap(err, errdefs.Invalid, "KERNEL_INVALID", "%s cannot be used: %v", what, err)
+	}
 }
 
 // maxConfig bounds a build configuration; Debian's has 250 KiB at most.
@@ -142,10 +173,9 @@ func identity(k Installed) string {
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 
-// makeCurrent switches the link in one step.
-func (s *Store) makeCurrent(name string) error {
-	tmp := filepath.Join(s.dir, ".tmp-current-"+name)
-	if err := os.Symlink(name, tmp); err != nil && !errors.Is(err, fs.ErrExist) {
+// makeCurrent switches the link in one step, by way of the unused name tmp.
+func (s *Store) makeCurrent(name, tmp string) error {
+	if err := os.Symlink(name, tmp); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, filepath.Join(s.dir, currentLink)); err != nil {

@@ -64,25 +64,9 @@ func (t *setup) download(ctx context.Context) (string, error) {
 
 // unpack takes the kernel and the modules out of the package.
 func (t *setup) unpack(ctx context.Context) (string, error) {
-	f, err := os.Open(t.deb)
+	u, err := t.unpackPackage(ctx)
 	if err != nil {
-		return "", fmt.Errorf("open package: %w", err)
-	}
-	defer f.Close()
-	root, err := os.OpenRoot(t.tmp)
-	if err != nil {
-		return "", fmt.Errorf("open download folder: %w", err)
-	}
-	defer root.Close()
-	u := unpacker{root: root}
-	err = debian.Walk(f, func(name string, h *tar.Header, body io.Reader) error {
-		return errors.Join(ctx.Err(), u.visit(name, h, body))
-	})
-	if err != nil {
-		return "", fmt.Errorf("unpack %s: %w", t.pkg, err)
-	}
-	if u.image == nil || u.release == "" {
-		return "", fmt.Errorf("unpack %s: no kernel with modules in it", t.pkg)
+		return "", explain("the kernel of package "+t.pkg.String(), err)
 	}
 	tree, err := fs.Sub(os.DirFS(t.tmp), path.Join("modules", u.release))
 	if err != nil {
@@ -90,6 +74,30 @@ func (t *setup) unpack(ctx context.Context) (string, error) {
 	}
 	t.source = Source{Name: "package " + t.pkg.String(), Arch: t.opts.Arch, Image: u.image, Modules: tree, Config: u.config}
 	return fmt.Sprintf("%d modules to choose from", u.modules), nil
+}
+
+func (t *setup) unpackPackage(ctx context.Context) (*unpacker, error) {
+	f, err := os.Open(t.deb)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	root, err := os.OpenRoot(t.tmp)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	u := &unpacker{root: root}
+	err = debian.Walk(f, func(name string, h *tar.Header, body io.Reader) error {
+		return errors.Join(ctx.Err(), u.visit(name, h, body))
+	})
+	if err != nil {
+		return nil, err
+	}
+	if u.image == nil || u.release == "" {
+		return nil, errors.New("no kernel with modules in the package")
+	}
+	return u, nil
 }
 
 // unpacker keeps what is wanted of a kernel package: boot/vmlinuz-RELEASE and

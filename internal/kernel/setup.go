@@ -205,7 +205,7 @@ func readImage(name string) ([]byte, error) {
 func (t *setup) install(ctx context.Context) (string, error) {
 	k, err := t.store.Install(ctx, t.source)
 	if err != nil {
-		return "", errdefs.Wrap(err, errdefs.Invalid, "KERNEL_INVALID", "the kernel of %s cannot be used: %v", t.source.Name, err)
+		return "", err
 	}
 	t.result = k
 	return fmt.Sprintf("%s, %d modules", k.Release, len(k.Modules)), nil

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -120,7 +119,7 @@ func (s *Store) Boot(ctx context.Context, kernelPath string) (machine.BootFiles,
 	if err := touch(initrd); errors.Is(err, os.ErrNotExist) {
 		err = s.makeInitramfs(initrd, k)
 		if err != nil {
-			return machine.BootFiles{}, fmt.Errorf("make initramfs: %w", err)
+			return machine.BootFiles{}, explain("the initramfs", err)
 		}
 	} else if err != nil {
 		return machine.BootFiles{}, fmt.Errorf("find initramfs: %w", err)
@@ -190,7 +189,11 @@ func (s *Store) makeInitramfs(name string, k Installed) error {
 		}
 		modules[i] = Module{File: file, Data: data}
 	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+	dir := filepath.Dir(name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := sweep(dir); err != nil {
 		return err
 	}
 	err := writeFile(name, 0o644, func(w io.Writer) error {
@@ -199,33 +202,5 @@ func (s *Store) makeInitramfs(name string, k Installed) error {
 	if err != nil {
 		return err
 	}
-	return keepNewest(filepath.Dir(name), "*.cpio", keepInitramfs, filepath.Base(name))
-}
-
-// touch marks a file as used, so that it is not among the oldest.
-func touch(name string) error {
-	now := time.Now()
-	return os.Chtimes(name, now, now)
-}
-
-// keepNewest removes what matches pattern in dir but for the n newest, of which
-// keep is one however old it is.
-func keepNewest(dir, pattern string, n int, keep string) error {
-	names, err := filepath.Glob(filepath.Join(dir, pattern))
-	if err != nil {
-		return err
-	}
-	age := map[string]time.Time{}
-	for _, name := range names {
-		if info, err := os.Lstat(name); err == nil {
-			age[name] = info.ModTime()
-		}
-	}
-	age[filepath.Join(dir, keep)] = time.Now().Add(time.Hour)
-	slices.SortFunc(names, func(a, b string) int { return age[b].Compare(age[a]) })
-	var errs []error
-	for _, name := range names[min(n, len(names)):] {
-		errs = append(errs, os.RemoveAll(name))
-	}
-	return errors.Join(errs...)
+	return keepNewest(dir, "*.cpio", keepInitramfs, filepath.Base(name))
 }
