@@ -1,0 +1,134 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"sync"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+)
+
+// errorClass is how one kind of error looks to callers.
+type errorClass struct {
+	kind   errdefs.Kind
+	status int
+	name   string // "error" of the body
+}
+
+// classes is the only table from error kind to HTTP status; its inverse is in
+// the client (errors.go of the root package).
+var classes = []errorClass{
+	{errdefs.Invalid, http.StatusBadRequest, "ValidationError"},
+	{errdefs.Unauthorized, http.StatusUnauthorized, "unauthorized"},
+	{errdefs.Forbidden, http.StatusForbidden, "forbidden"},
+	{errdefs.NotFound, http.StatusNotFound, "NotFoundError"},
+	{errdefs.Conflict, http.StatusConflict, "ConflictError"},
+	{errdefs.Exhausted, http.StatusInsufficientStorage, "ExhaustedError"},
+	{errdefs.Unsupported, http.StatusNotImplemented, "UnsupportedError"},
+	{errdefs.Unavailable, http.StatusServiceUnavailable, "UnavailableError"},
+	{errdefs.Timeout, http.StatusGatewayTimeout, "TimeoutError"},
+	{errdefs.Guest, http.StatusBadGateway, "VsockError"},
+	{errdefs.Runtime, http.StatusInternalServerError, "RuntimeError"},
+	{errdefs.Internal, http.StatusInternalServerError, "internal_error"},
+}
+
+// codeNames are codes whose class has a name of its own in the contract.
+var codeNames = map[string]string{
+	"PATH_TRAVERSAL_ERROR": "PathTraversalError",
+	"CIRCUIT_OPEN_ERROR":   "CircuitOpenError",
+}
+
+// apiError is an answer that is an error. Its JSON form is that of ErrorBody.
+type apiError struct {
+	status int
+	body   hyperfleet.ErrorBody
+}
+
+func (e *apiError) Error() string                { return e.body.Message }
+func (e *apiError) GetStatus() int               { return e.status }
+func (e *apiError) MarshalJSON() ([]byte, error) { return json.Marshal(e.body) }
+
+// Schema documents the error as what it looks like.
+func (e *apiError) Schema(r huma.Registry) *huma.Schema {
+	return r.Schema(errorBodyType, true, "Error")
+}
+
+// publicError gives err the form that callers see.
+func publicError(err error) *apiError {
+	kind, code := errdefs.KindOf(err), errdefs.CodeOf(err)
+	e := &apiError{body: hyperfleet.ErrorBody{Message: errdefs.Public(err), Code: code}}
+	for _, c := range classes {
+		if c.kind == kind {
+			e.status, e.body.Error = c.status, c.name
+		}
+	}
+	if e.status == 0 {
+		e.status, e.body.Error = http.StatusInternalServerError, "internal_error"
+	}
+	if name, ok := codeNames[code]; ok {
+		e.body.Error = name
+	}
+	return e
+}
+
+// refusals are errors of the transport, which no part of the domain makes.
+var refusals = map[int]hyperfleet.ErrorBody{
+	http.StatusBadRequest:            {Error: "validation_error", Code: "VALIDATION_ERROR"},
+	http.StatusForbidden:             {Error: "forbidden", Code: "FORBIDDEN"},
+	http.StatusNotFound:              {Error: "not_found", Code: "NOT_FOUND"},
+	http.StatusMethodNotAllowed:      {Error: "method_not_allowed", Code: "METHOD_NOT_ALLOWED"},
+	http.StatusRequestTimeout:        {Error: "TimeoutError", Code: "REQUEST_TIMEOUT"},
+	http.StatusMisdirectedRequest:    {Error: "forbidden", Code: "HOST_NOT_ALLOWED"},
+	http.StatusRequestEntityTooLarge: {Error: "PayloadTooLargeError", Code: "PAYLOAD_TOO_LARGE"},
+	http.StatusInternalServerError:   {Error: "internal_error", Code: "INTERNAL_ERROR"},
+}
+
+// refusal is the error of a status of the transport.
+func refusal(status int, message string, details ...hyperfleet.ErrorDetail) *apiError {
+	body, ok := refusals[status]
+	if !ok {
+		status, body = http.StatusBadRequest, refusals[http.StatusBadRequest]
+	}
+	body.Message, body.Details = message, details
+	return &apiError{status: status, body: body}
+}
+
+// useOurErrors makes huma answer in our shape. huma's hook for that is a
+// package variable; it is set once, before any handler exists.
+var useOurErrors = sync.OnceFunc(func() {
+	huma.NewErrorWithContext = func(_ huma.Context, status int, message string, errs ...error) huma.StatusError {
+		return fromHuma(status, message, errs)
+	}
+	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
+		return fromHuma(status, message, errs)
+	}
+})
+
+// fromHuma turns what huma's validation found into our shape. The rejected
+// values are left out: one may be a password.
+func fromHuma(status int, message string, errs []error) huma.StatusError {
+	if status == http.StatusUnprocessableEntity {
+		status = http.StatusBadRequest
+	}
+	details := make([]hyperfleet.ErrorDetail, 0, len(errs))
+	for _, err := range errs {
+		if d, ok := err.(huma.ErrorDetailer); ok {
+			details = append(details, hyperfleet.ErrorDetail{Location: d.ErrorDetail().Location, Message: d.ErrorDetail().Message})
+		}
+	}
+	if status == http.StatusInternalServerError {
+		// The one such error of huma itself is a body that broke off.
+		return refusal(http.StatusBadRequest, "the request body could not be read")
+	}
+	return refusal(status, message, details...)
+}
+
+// writeError answers with err outside of huma.
+func writeError(w http.ResponseWriter, e *apiError) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.status)
+	_ = json.NewEncoder(w).Encode(e) // the caller is gone if this fails
+}

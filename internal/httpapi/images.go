@@ -1,0 +1,163 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/machine"
+)
+
+const ndjson = "application/x-ndjson"
+
+func (s *Server) registerImages() {
+	tags := []string{"images"}
+	register(s, huma.Operation{OperationID: "listImages", Method: http.MethodGet, Path: "/images", Tags: tags, Summary: "List images that are ready"}, s.listImages)
+	register(s, huma.Operation{
+		OperationID: "pullImage", Method: http.MethodPost, Path: "/images/pull", Tags: tags, Summary: "Make an image ready",
+		Description: "Answers when it is ready, or with `Accept: application/x-ndjson` at once, with one event for each line.",
+		Responses: map[string]*huma.Response{"200": {Description: "The image", Content: map[string]*huma.MediaType{
+			"application/json": {Schema: schemaOf[hyperfleet.Image](s)}, ndjson: {Schema: schemaOf[hyperfleet.PullEvent](s)},
+		}}},
+	}, s.pullImage)
+	register(s, huma.Operation{
+		OperationID: "importImage", Method: http.MethodPost, Path: "/images/import", Tags: tags, Summary: "Make an image of an archive",
+		RequestBody: &huma.RequestBody{Required: true, Content: binaryContent("application/x-tar")},
+	}, s.importImage)
+	register(s, huma.Operation{OperationID: "getImage", Method: http.MethodGet, Path: "/images/{ref...}", Tags: tags, Summary: "Get an image by reference or digest"}, s.getImage)
+	register(s, huma.Operation{OperationID: "deleteImage", Method: http.MethodDelete, Path: "/images/{ref...}", Tags: tags, Summary: "Remove an image", DefaultStatus: http.StatusNoContent}, s.deleteImage)
+}
+
+func imageView(img machine.Image) hyperfleet.Image {
+	c := img.Config
+	return hyperfleet.Image{
+		Ref: img.Ref, Digest: img.Digest, SizeBytes: img.SizeBytes,
+		Config: hyperfleet.ImageConfig{
+			Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir, User: c.User, Volumes: c.Volumes,
+			ExposedPorts: c.ExposedPorts, Labels: c.Labels, StopSignal: c.StopSignal, Architecture: c.Architecture,
+		},
+	}
+}
+
+func (s *Server) listImages(ctx context.Context, _ *struct{}) (*response[[]hyperfleet.Image], error) {
+	list, err := s.cfg.Images.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]hyperfleet.Image, len(list))
+	for i, img := range list {
+		out[i] = imageView(img)
+	}
+	return &response[[]hyperfleet.Image]{out}, nil
+}
+
+type pullInput struct {
+	Accept string `header:"Accept" doc:"application/x-ndjson for progress"`
+	Body   hyperfleet.PullRequest
+}
+
+func (s *Server) pullImage(ctx context.Context, in *pullInput) (*huma.StreamResponse, error) {
+	req := machine.ImageRequest{Ref: in.Body.Image}
+	if a := in.Body.RegistryAuth; a != nil {
+		req.Auth = &machine.RegistryAuth{Username: a.Username, Password: a.Password}
+	}
+	if strings.Contains(in.Accept, ndjson) {
+		return &huma.StreamResponse{Body: func(hc huma.Context) { s.pullEvents(hc, req) }}, nil
+	}
+	lease, err := s.cfg.Images.Resolve(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	lease.Release()
+	return &huma.StreamResponse{Body: func(hc huma.Context) {
+		hc.SetHeader("Content-Type", "application/json")
+		hc.SetStatus(http.StatusOK)
+		_ = json.NewEncoder(hc.BodyWriter()).Encode(imageView(lease.Image)) // the caller is gone if this fails
+	}}, nil
+}
+
+// pullEvents pulls and writes one line for each event.
+func (s *Server) pullEvents(hc huma.Context, req machine.ImageRequest) {
+	hc.SetHeader("Content-Type", ndjson)
+	hc.SetStatus(http.StatusOK)
+	_, w := humago.Unwrap(hc)
+	events := &eventWriter{enc: json.NewEncoder(w), ctl: http.NewResponseController(w)}
+	req.Progress = func(p machine.ImageProgress) {
+		events.write(hyperfleet.PullEvent{Progress: &hyperfleet.PullProgress{Phase: p.Phase, Layer: p.Layer, Current: p.Current, Total: p.Total}})
+	}
+	lease, err := s.cfg.Images.Resolve(hc.Context(), req)
+	if err != nil {
+		e := s.failure(hc.Context(), err)
+		events.end(hyperfleet.PullEvent{Status: e.status, Error: &e.body})
+		return
+	}
+	lease.Release()
+	img := imageView(lease.Image)
+	events.end(hyperfleet.PullEvent{Image: &img})
+}
+
+// eventWriter writes lines of JSON, from any goroutine, until its end.
+type eventWriter struct {
+	mu    sync.Mutex
+	enc   *json.Encoder
+	ctl   *http.ResponseController
+	ended bool
+}
+
+func (e *eventWriter) write(v any) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended {
+		return
+	}
+	if e.enc.Encode(v) != nil || e.ctl.Flush() != nil {
+		e.ended = true // the caller is gone; its context says so to the pull
+	}
+}
+
+func (e *eventWriter) end(v any) {
+	e.write(v)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+}
+
+type importInput struct {
+	rawBody
+	Name string `query:"name" required:"true" minLength:"1" maxLength:"1024" doc:"Reference that the image gets"`
+}
+
+func (s *Server) importImage(ctx context.Context, in *importInput) (*response[hyperfleet.Image], error) {
+	body := &watchedReader{r: in.body}
+	img, err := s.cfg.Images.Import(ctx, in.Name, struct{ io.Reader }{body})
+	if body.err != nil {
+		return nil, refusal(http.StatusBadRequest, "the request body could not be read")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &response[hyperfleet.Image]{imageView(img)}, nil
+}
+
+type imageRef struct {
+	Ref string `path:"ref" maxLength:"1024" doc:"Reference or digest; slashes stand for themselves"`
+}
+
+func (s *Server) getImage(ctx context.Context, in *imageRef) (*response[hyperfleet.Image], error) {
+	img, err := s.cfg.Images.Lookup(ctx, in.Ref)
+	if err != nil {
+		return nil, err
+	}
+	return &response[hyperfleet.Image]{imageView(img)}, nil
+}
+
+func (s *Server) deleteImage(ctx context.Context, in *imageRef) (*struct{}, error) {
+	return nil, s.cfg.Images.Delete(ctx, in.Ref)
+}

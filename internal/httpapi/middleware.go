@@ -1,0 +1,188 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	headerRequestID = "X-Correlation-ID"
+	apiPrefix       = "/api/v1" // every route is served with and without it
+)
+
+// Handler serves the API to callers that reach it by the unix socket or by a
+// listener that is meant for the network.
+func (s *Server) Handler() http.Handler {
+	h := http.Handler(http.HandlerFunc(s.route))
+	h = s.cfg.Authenticate(h)
+	h = refuseForeignOrigins(h)
+	return s.observe(h)
+}
+
+// LoopbackHandler serves the API on a loopback listener. It also refuses
+// requests whose Host is not a name of the loopback, so that a web page whose
+// domain is re-bound to 127.0.0.1 reaches nothing.
+func (s *Server) LoopbackHandler() http.Handler { return refuseForeignHosts(s.Handler()) }
+
+// route finds the handler for a path with or without prefix and trailing slash,
+// and answers in our shape when there is none.
+func (s *Server) route(w http.ResponseWriter, r *http.Request) {
+	r = withoutPrefix(r)
+	r.Body = newSlowBody(w, r.Body)
+	if r.Body != http.NoBody && r.ContentLength != 0 {
+		// Every body that huma decodes is JSON, whatever the caller calls it
+		// (curl -d says it is a form).
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if _, pattern := s.mux.Handler(r); pattern != "" {
+		s.mux.ServeHTTP(w, r)
+		return
+	}
+	probe := &discardWriter{header: http.Header{}}
+	s.mux.ServeHTTP(probe, r)
+	if allow := probe.header.Get("Allow"); allow != "" {
+		w.Header().Set("Allow", allow)
+		writeError(w, refusal(http.StatusMethodNotAllowed, "Method "+r.Method+" is not allowed here"))
+		return
+	}
+	writeError(w, refusal(http.StatusNotFound, "No such route"))
+}
+
+// withoutPrefix strips the API prefix and a trailing slash.
+func withoutPrefix(r *http.Request) *http.Request {
+	strip := func(p string) string {
+		if rest, ok := strings.CutPrefix(p, apiPrefix); ok && (rest == "" || rest[0] == '/') {
+			p = rest
+		}
+		if p = strings.TrimRight(p, "/"); p == "" {
+			return "/"
+		}
+		return p
+	}
+	u := *r.URL
+	u.Path = strip(u.Path)
+	if u.RawPath != "" {
+		u.RawPath = strip(u.RawPath)
+	}
+	r2 := *r
+	r2.URL = &u
+	return &r2
+}
+
+// discardWriter learns what the mux would answer.
+type discardWriter struct{ header http.Header }
+
+func (d *discardWriter) Header() http.Header         { return d.header }
+func (d *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (d *discardWriter) WriteHeader(int)             {}
+
+// observe gives the request its correlation id, bounds the writing of the
+// answer, logs it, and turns a panic into an internal error.
+func (s *Server) observe(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.Header.Get(headerRequestID)
+		if !validRequestID(id) {
+			id = newRequestID()
+		}
+		w.Header().Set(headerRequestID, id)
+		rec := &recorder{ResponseWriter: w, ctl: http.NewResponseController(w)}
+		began := time.Now()
+		defer func() {
+			v := recover()
+			if v != nil && v != http.ErrAbortHandler {
+				s.cfg.Log.Error("handler panicked", slog.String("req", id), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+				if rec.status == 0 {
+					writeError(rec, refusal(http.StatusInternalServerError, "An unexpected error occurred"))
+					v = nil
+				}
+			}
+			s.cfg.Log.Debug("request", slog.String("req", id), slog.String("method", r.Method), slog.String("path", r.URL.Path),
+				slog.Int("status", rec.status), slog.Duration("took", time.Since(began)))
+			if v != nil {
+				panic(http.ErrAbortHandler) // breaks the connection, so that a cut answer is seen as cut
+			}
+		}()
+		next.ServeHTTP(rec, r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id)))
+	})
+}
+
+type requestIDKey struct{}
+
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+// validRequestID accepts what is safe to log and to echo.
+func validRequestID(id string) bool {
+	if id == "" || len(id) > 128 {
+		return false
+	}
+	return strings.IndexFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) < 0
+}
+
+func newRequestID() string {
+	return "req_" + strconv.FormatInt(time.Now().UnixMilli(), 36) + "_" + strings.ToLower(rand.Text()[:6])
+}
+
+// writeStall is how long a caller may leave a part of the answer unread.
+const writeStall = time.Minute
+
+// recorder remembers the status and ends answers that nobody reads.
+type recorder struct {
+	http.ResponseWriter
+	ctl    *http.ResponseController
+	status int
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	_ = w.ctl.SetWriteDeadline(time.Now().Add(writeStall)) // not every writer of a test can
+	return w.ResponseWriter.Write(p)
+}
+
+// refuseForeignOrigins keeps web pages of other origins from changing anything.
+func refuseForeignOrigins(next http.Handler) http.Handler {
+	guard := http.NewCrossOriginProtection()
+	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeError(w, refusal(http.StatusForbidden, "Cross-origin requests are refused"))
+	}))
+	return guard.Handler(next)
+}
+
+// refuseForeignHosts answers 421 unless Host is localhost or a loopback address.
+func refuseForeignHosts(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		if !strings.EqualFold(host, "localhost") && (err != nil || !addr.IsLoopback()) {
+			w.Header().Set(headerRequestID, newRequestID())
+			writeError(w, refusal(http.StatusMisdirectedRequest, "This listener answers for localhost only"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,184 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+	"github.com/hyperfleet/hyperfleet/internal/machine"
+)
+
+// Machines is what the API needs of the domain: *machine.Manager.
+type Machines interface {
+	Create(ctx context.Context, req machine.CreateRequest) (machine.Machine, error)
+	Get(ctx context.Context, id machine.ID) (machine.Machine, error)
+	List(ctx context.Context, f machine.Filter) ([]machine.Machine, int, error)
+	Wait(ctx context.Context, id machine.ID, state machine.State) (machine.Machine, error)
+	Start(ctx context.Context, id machine.ID) (machine.Machine, error)
+	Stop(ctx context.Context, id machine.ID) (machine.Machine, error)
+	Restart(ctx context.Context, id machine.ID) (machine.Machine, error)
+	Delete(ctx context.Context, id machine.ID) error
+	Exec(ctx context.Context, id machine.ID, req machine.ExecRequest) (machine.Process, error)
+	AttachExec(ctx context.Context, id machine.ID, execID string, from machine.Offsets) (machine.Process, error)
+	Guest(ctx context.Context, id machine.ID) (machine.Guest, error)
+	Console(ctx context.Context, id machine.ID) (*os.File, error)
+}
+
+// Images is what the API needs of the image cache.
+type Images interface {
+	Resolve(ctx context.Context, req machine.ImageRequest) (*machine.ImageLease, error)
+	// Lookup finds a cached image by reference or digest; errdefs.NotFound.
+	Lookup(ctx context.Context, ref string) (machine.Image, error)
+	List(ctx context.Context) ([]machine.Image, error)
+	// Import makes an image of an archive and gives it the name.
+	Import(ctx context.Context, name string, archive io.Reader) (machine.Image, error)
+	// Delete removes a cached image by reference or digest; errdefs.Conflict
+	// when a machine uses it.
+	Delete(ctx context.Context, ref string) error
+}
+
+// Config is what a Server needs. Machines, Images and SpoolDir are required;
+// other zero values mean the default that their field names.
+type Config struct {
+	Machines Machines
+	Images   Images
+	Log      *slog.Logger // default: discards
+
+	Runtime    string // name of the driver, told as runtime_type
+	KernelPath string // told as kernel_image_path of machines without their own
+	RootfsPath string // told as rootfs_path of machines without image
+	SpoolDir   string // for unlinked temporary files; must exist
+
+	FileMaxSize        int64         // of a JSON upload, decoded bytes; default 100 MiB
+	FileTimeout        time.Duration // of a JSON file call; default 60 s
+	ExecDefaultTimeout time.Duration // of a buffered exec; default 30 s
+	ExecMaxTimeout     time.Duration // longer ones are shortened; default 1 h
+	ExecMaxOutput      int64         // bytes of a buffered exec; default 256 MiB
+	ExecGrace          time.Duration // how long a streamed exec waits for its client; default 60 s
+
+	// Authenticate wraps every handler; nil lets everybody in.
+	Authenticate func(http.Handler) http.Handler
+	// Ready says why the daemon cannot do its work yet; default: it can.
+	Ready func(ctx context.Context) error
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Machines == nil || c.Images == nil || c.SpoolDir == "" {
+		return c, errors.New("the API needs machines, images and a spool directory")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Authenticate == nil {
+		c.Authenticate = func(h http.Handler) http.Handler { return h }
+	}
+	if c.Ready == nil {
+		c.Ready = func(context.Context) error { return nil }
+	}
+	c.FileMaxSize = orDefault(c.FileMaxSize, 100<<20)
+	c.FileTimeout = orDefault(c.FileTimeout, time.Minute)
+	c.ExecDefaultTimeout = orDefault(c.ExecDefaultTimeout, 30*time.Second)
+	c.ExecMaxTimeout = orDefault(c.ExecMaxTimeout, time.Hour)
+	c.ExecMaxOutput = orDefault(c.ExecMaxOutput, 256<<20)
+	c.ExecGrace = orDefault(c.ExecGrace, time.Minute)
+	return c, nil
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// Server is the REST API as HTTP handlers.
+type Server struct {
+	cfg   Config
+	mux   *http.ServeMux
+	api   huma.API
+	execs *execs
+	spec  []byte // OpenAPI document
+}
+
+// New builds the API.
+func New(cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	useOurErrors()
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), execs: newExecs(cfg.Log, cfg.ExecGrace)}
+	s.api = humago.New(s.mux, openAPIConfig())
+	s.registerSystem()
+	s.registerMachines()
+	s.registerExec()
+	s.registerFiles()
+	s.registerImages()
+	return s, s.finishSpec()
+}
+
+// Close ends the streamed execs and waits for them. Their commands go on, and
+// clients attach again to the next daemon. Call it after the listeners have
+// stopped accepting.
+func (s *Server) Close() { s.execs.close() }
+
+var errorBodyType = reflect.TypeFor[hyperfleet.ErrorBody]()
+
+// register adds an operation whose handler may return any error: those of
+// errdefs become their public form, all others are logged and hidden.
+func register[I, O any](s *Server, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
+	op.BodyReadTimeout = -1 // slowBody bounds it, and does not cut long handlers
+	if op.MaxBodyBytes == 0 {
+		op.MaxBodyBytes = 1 << 20
+	}
+	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		if err != nil {
+			return nil, s.failure(ctx, err)
+		}
+		return out, nil
+	})
+}
+
+// failure is the public form of err. What it hides goes to the log.
+func (s *Server) failure(ctx context.Context, err error) *apiError {
+	if e, ok := errors.AsType[*apiError](err); ok {
+		return e
+	}
+	if ctx.Err() == nil {
+		level := slog.LevelDebug
+		if kind := errdefs.KindOf(err); kind == errdefs.Internal || kind == errdefs.Runtime {
+			level = slog.LevelError
+		}
+		s.cfg.Log.LogAttrs(ctx, level, "request failed", slog.String("req", requestID(ctx)), slog.Any("err", err))
+	}
+	return publicError(err)
+}
+
+// schemaOf documents a body that is not decoded or encoded by huma.
+func schemaOf[T any](s *Server) *huma.Schema {
+	return s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "")
+}
+
+func jsonContent(schema *huma.Schema) map[string]*huma.MediaType {
+	return map[string]*huma.MediaType{"application/json": {Schema: schema}}
+}
+
+func binaryContent(types ...string) map[string]*huma.MediaType {
+	content := map[string]*huma.MediaType{}
+	for _, t := range types {
+		content[t] = &huma.MediaType{Schema: &huma.Schema{Type: "string", Format: "binary"}}
+	}
+	return content
+}

@@ -1,0 +1,83 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/buildinfo"
+)
+
+type response[T any] struct{ Body T }
+
+func (s *Server) registerSystem() {
+	register(s, huma.Operation{
+		OperationID: "health", Method: http.MethodGet, Path: "/health", Summary: "The daemon answers", Tags: []string{"system"},
+	}, func(context.Context, *struct{}) (*response[hyperfleet.Health], error) {
+		return &response[hyperfleet.Health]{hyperfleet.Health{Status: "ok"}}, nil
+	})
+	register(s, huma.Operation{
+		OperationID: "ready", Method: http.MethodGet, Path: "/ready", Summary: "The daemon can do its work", Tags: []string{"system"},
+	}, func(ctx context.Context, _ *struct{}) (*response[hyperfleet.Health], error) {
+		if err := s.cfg.Ready(ctx); err != nil {
+			return nil, err
+		}
+		return &response[hyperfleet.Health]{hyperfleet.Health{Status: "ok"}}, nil
+	})
+	register(s, huma.Operation{
+		OperationID: "version", Method: http.MethodGet, Path: "/version", Summary: "Which build this is", Tags: []string{"system"},
+	}, func(context.Context, *struct{}) (*response[hyperfleet.Version], error) {
+		return &response[hyperfleet.Version]{hyperfleet.Version{Version: buildinfo.Version(), Runtime: s.cfg.Runtime}}, nil
+	})
+}
+
+func openAPIConfig() huma.Config {
+	format := huma.Format{
+		Marshal:   huma.DefaultJSONFormat.Marshal,
+		Unmarshal: json.Unmarshal,
+	}
+	cfg := huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title: "Hyperfleet API", Version: "1.0.0",
+				Description: "OCI images as microVMs. Every path also works under /api/v1.",
+			},
+			Servers: []*huma.Server{{URL: "/"}, {URL: apiPrefix}},
+			Tags:    []*huma.Tag{{Name: "machines"}, {Name: "exec"}, {Name: "files"}, {Name: "images"}, {Name: "system"}},
+		},
+		Formats:       map[string]huma.Format{"application/json": format},
+		DefaultFormat: "application/json",
+	}
+	cfg.AllowAdditionalPropertiesByDefault = true // unknown fields are ignored
+	return cfg
+}
+
+// finishSpec renders the OpenAPI document and serves it. The mux's {ref...}
+// is the one thing that OpenAPI writes differently.
+func (s *Server) finishSpec() error {
+	paths := s.api.OpenAPI().Paths
+	for path, item := range paths {
+		if plain := strings.ReplaceAll(path, "...}", "}"); plain != path {
+			delete(paths, path)
+			paths[plain] = item
+		}
+	}
+	spec, err := json.Marshal(s.api.OpenAPI())
+	if err != nil {
+		return fmt.Errorf("render the OpenAPI document: %w", err)
+	}
+	s.spec = spec
+	for _, path := range []string{"/openapi.json", "/docs/json"} {
+		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(s.spec) // the caller is gone if this fails
+		})
+	}
+	return nil
+}
