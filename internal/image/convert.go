@@ -1,0 +1,112 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hyperfleet/hyperfleet/internal/ext4"
+	"github.com/hyperfleet/hyperfleet/internal/image/layer"
+	"github.com/hyperfleet/hyperfleet/internal/image/manifest"
+	"github.com/hyperfleet/hyperfleet/internal/image/merge"
+)
+
+// baseLabel is the volume name of every base.
+const baseLabel = "hyperfleet-base"
+
+// draft is a base that has no name yet: a synced file under tmp/.
+type draft struct {
+	path    string
+	size    int64 // disk space
+	length  int64
+	diffIDs []manifest.Digest
+}
+
+// convert reads layers, the lowest first, into a new base. It leaves no file
+// when it fails. merging, if not nil, is called when all layers are in.
+func (s *Store) convert(ctx context.Context, uuid [16]byte, layers []layer.Source, merging func()) (d *draft, err error) {
+	f, err := s.disk.create("make base", s.path("tmp"), "base-*")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		f.Close()
+		if err != nil {
+			err = errors.Join(err, s.disk.remove("drop base", f.Name()))
+		}
+	}()
+	w, err := ext4.NewWriter(f, ext4.Options{UUID: uuid, Label: baseLabel})
+	if err != nil {
+		return nil, err
+	}
+	read, err := s.readLayers(ctx, layers, w)
+	if err != nil {
+		return nil, err
+	}
+	if merging != nil {
+		merging()
+	}
+	d = &draft{path: f.Name()}
+	tree := merge.New(s.opts.Limits.PathDepth)
+	for _, l := range read {
+		if err := tree.Apply(ctx, l); err != nil {
+			return nil, err
+		}
+		d.diffIDs = append(d.diffIDs, l.DiffID)
+	}
+	if _, err := w.Finish(tree.Finish()); err != nil {
+		return nil, err
+	}
+	return d, s.settle(d, f)
+}
+
+func (s *Store) readLayers(ctx context.Context, layers []layer.Source, w *ext4.Writer) ([]*layer.Layer, error) {
+	read := make([]*layer.Layer, len(layers))
+	quota := s.opts.Limits.quota()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(s.opts.Limits.Parallel)
+	for i, src := range layers {
+		g.Go(func() (err error) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			read[i], err = layer.Read(ctx, src, w, quota)
+			return err
+		})
+	}
+	return read, g.Wait()
+}
+
+// settle makes the file of d durable and read-only.
+func (s *Store) settle(d *draft, f *os.File) error {
+	if err := f.Chmod(0o400); err != nil {
+		return fmt.Errorf("protect base: %w", err)
+	}
+	if err := s.disk.sync("sync base", f); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("measure base: %w", err)
+	}
+	d.size, d.length = allocated(info), info.Size()
+	if d.size > s.opts.MaxBytes {
+		return exceedsCache(d.size, s.opts.MaxBytes)
+	}
+	return nil
+}
+
+// uuidOf derives a file system's UUID from a digest, so that the same image is
+// the same bytes everywhere; version 8 and variant as in RFC 9562 5.8.
+func uuidOf(d manifest.Digest) (uuid [16]byte) {
+	h := manifest.Of([]byte("hyperfleet base " + string(d))).Hex()
+	for i := range uuid {
+		fmt.Sscanf(h[2*i:2*i+2], "%02x", &uuid[i])
+	}
+	uuid[6] = uuid[6]&0x0f | 0x80
+	uuid[8] = uuid[8]&0x3f | 0x80
+	return uuid
+}

@@ -1,0 +1,53 @@
+package layer
+
+import (
+	"sync/atomic"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+)
+
+// Quota bounds what all layers of one image may hold together. It is safe for
+// concurrent use. The limits must not change once reading has begun.
+type Quota struct {
+	MaxBytes      int64 // uncompressed bytes of all layers, holes of sparse files included
+	MaxEntries    int64 // entries of all layers
+	MaxDepth      int   // components of one path
+	MaxXattrBytes int   // names and values of one entry's extended attributes, in bytes
+
+	bytes, entries, content atomic.Int64
+}
+
+// Bytes returns the uncompressed bytes that were read so far.
+func (q *Quota) Bytes() int64 { return q.bytes.Load() }
+
+func (q *Quota) addBytes(n int64) error {
+	if q.bytes.Add(n) > q.MaxBytes {
+		return q.tooLarge()
+	}
+	return nil
+}
+
+// addContent counts what regular files hold: the holes of sparse files take no
+// bytes of the archive, but time and, in the worst case, disk space.
+func (q *Quota) addContent(n int64) error {
+	if n > q.MaxBytes || q.content.Add(n) > q.MaxBytes {
+		return q.tooLarge()
+	}
+	return nil
+}
+
+func (q *Quota) tooLarge() error {
+	return errdefs.New(errdefs.Exhausted, "IMAGE_TOO_LARGE", "image unpacks to more than %d bytes", q.MaxBytes)
+}
+
+func (q *Quota) addEntry() error {
+	if q.entries.Add(1) > q.MaxEntries {
+		return errdefs.New(errdefs.Exhausted, "IMAGE_TOO_MANY_ENTRIES", "image has more than %d entries", q.MaxEntries)
+	}
+	return nil
+}
+
+// Corrupt is the error of an archive that is against its format.
+func Corrupt(cause error, format string, args ...any) error {
+	return errdefs.Wrap(cause, errdefs.Invalid, "IMAGE_CORRUPT", format, args...)
+}

@@ -1,0 +1,174 @@
+package layer
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"io"
+
+	"github.com/hyperfleet/hyperfleet/internal/ext4"
+	"github.com/hyperfleet/hyperfleet/internal/image/manifest"
+)
+
+// Sink takes the content of regular files. An ext4.Writer is one.
+type Sink interface {
+	// Store reads exactly size bytes. It is called by one goroutine per layer.
+	Store(r io.Reader, size int64) (*ext4.Data, error)
+}
+
+// Source is a layer before it is read.
+type Source struct {
+	// Open returns the layer as it was distributed. Its Read fails when ctx
+	// ends. Read closes it.
+	Open func(ctx context.Context) (io.ReadCloser, error)
+
+	Digest manifest.Digest // of the distributed bytes; "" means not checked
+	DiffID manifest.Digest // of the uncompressed archive; "" means not checked
+}
+
+// Layer is a layer that was read.
+type Layer struct {
+	Entries []*Entry        // in the order of the archive
+	DiffID  manifest.Digest // of the uncompressed archive, as computed
+}
+
+// Read reads src to its end and stores the content of its files in sink.
+// Errors of src.Open, of what it returned and of sink are returned as they
+// are; what is wrong with the archive is IMAGE_CORRUPT, and what exceeds q has
+// its own code. A second goroutine decompresses; it has ended on return.
+func Read(ctx context.Context, src Source, sink Sink, q *Quota) (*Layer, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	blob, err := src.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close()
+	ahead := newReadAhead()
+	go ahead.fill(func(w io.Writer) error {
+		return unpack(w, blob, src.Digest, q)
+	})
+	l, err := readArchive(ahead, src.DiffID, sink, q)
+	if err != nil {
+		cancel() // lets go of a blob that stands still
+	}
+	if aheadErr := ahead.stop(); errors.Is(err, errAhead) {
+		err = aheadErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// unpack decompresses blob into w and checks its digest.
+func unpack(w io.Writer, blob io.Reader, want manifest.Digest, q *Quota) error {
+	in := &sourceReader{r: blob}
+	hash := want.NewHash()
+	if want != "" {
+		in.hash = hash
+	}
+	err := Decompress(&quotaWriter{w, q}, in)
+	if in.err != nil {
+		return in.err // whatever Decompress makes of it
+	}
+	if err != nil {
+		return err
+	}
+	if want != "" && !want.Matches(hash) {
+		return Corrupt(nil, "layer %s has other content than its digest says", want)
+	}
+	return nil
+}
+
+func readArchive(r io.Reader, want manifest.Digest, sink Sink, q *Quota) (*Layer, error) {
+	hash := want.NewHash()
+	hashed := io.TeeReader(r, hash)
+	l := &Layer{}
+	tr := tar.NewReader(hashed)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, explain(err)
+		}
+		e, err := readEntry(tr, h, sink, q)
+		if err != nil {
+			return nil, err
+		}
+		if e != nil {
+			l.Entries = append(l.Entries, e)
+		}
+	}
+	if _, err := io.Copy(io.Discard, hashed); err != nil { // what follows the archive's end
+		return nil, err
+	}
+	if want != "" && !want.Matches(hash) {
+		return nil, Corrupt(nil, "layer unpacks to other content than its diff id %s says", want)
+	}
+	if l.DiffID = want; want == "" {
+		l.DiffID = manifest.Sum(hash)
+	}
+	return l, nil
+}
+
+func readEntry(tr *tar.Reader, h *tar.Header, sink Sink, q *Quota) (*Entry, error) {
+	if err := q.addEntry(); err != nil {
+		return nil, err
+	}
+	e, err := newEntry(h, q)
+	if err != nil || e == nil || e.Kind != Regular || h.Size == 0 {
+		return e, err
+	}
+	if err := q.addContent(h.Size); err != nil {
+		return nil, err
+	}
+	content := &sourceReader{r: tr}
+	e.Data, err = sink.Store(content, h.Size)
+	if content.err != nil {
+		return nil, explain(content.err)
+	}
+	return e, err
+}
+
+// explain gives an error of the tar reader its kind.
+func explain(err error) error {
+	if errors.Is(err, errAhead) {
+		return err
+	}
+	return Corrupt(err, "layer is no valid tar archive")
+}
+
+// sourceReader remembers the error of what it reads from, so that it can be
+// told from an error of whoever reads it, and hashes if it has a hash.
+type sourceReader struct {
+	r    io.Reader
+	hash io.Writer
+	err  error // the first but io.EOF
+}
+
+func (s *sourceReader) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if s.hash != nil {
+		s.hash.Write(p[:n])
+	}
+	if err != nil && !errors.Is(err, io.EOF) && s.err == nil {
+		s.err = err
+	}
+	return n, err
+}
+
+// quotaWriter counts uncompressed bytes.
+type quotaWriter struct {
+	w io.Writer
+	q *Quota
+}
+
+func (c *quotaWriter) Write(p []byte) (int, error) {
+	if err := c.q.addBytes(int64(len(p))); err != nil {
+		return 0, err
+	}
+	return c.w.Write(p)
+}
