@@ -100,8 +100,8 @@ func (f *finisher) writeNodes() error {
 		if err := nodes.write(n); err != nil {
 			return err
 		}
-		if err := f.claim(n.Data, n); err != nil {
-			return err
+		if err := f.claim(n); err != nil {
+			return locate(f.tree.path(f.tree.node(n.parent), f.tree.name(n)), err)
 		}
 	}
 	f.end = nodes.meta.next()
@@ -112,7 +112,8 @@ func (f *finisher) writeNodes() error {
 }
 
 // claim marks the blocks of a node's content as used.
-func (f *finisher) claim(d *Data, n *Node) error {
+func (f *finisher) claim(n *Node) error {
+	d := n.Data
 	if d == nil || n.Mode&TypeMask != TypeRegular {
 		return nil
 	}

@@ -26,7 +26,7 @@ func newTree(root *Node) (*tree, error) {
 	}
 	t := &tree{}
 	if err := t.add(root, rootInode); err != nil {
-		return nil, errdefs.New(errdefs.KindOf(err), errdefs.CodeOf(err), "root directory: %w", err)
+		return nil, locate("/", err)
 	}
 	for i := 0; i < len(t.nodes); i++ {
 		if t.nodes[i].IsDir() {
@@ -82,7 +82,7 @@ func (t *tree) addChildren(dir *Node) error {
 	size := uint64(2 * direntSize(2))
 	for _, name := range slices.Sorted(maps.Keys(dir.Children)) {
 		if err := t.addChild(dir, name); err != nil {
-			return errdefs.New(errdefs.KindOf(err), errdefs.CodeOf(err), "%q: %w", t.path(dir, name), err)
+			return locate(t.path(dir, name), err)
 		}
 		size += uint64(direntSize(len(name)))
 	}
@@ -118,16 +118,26 @@ func (t *tree) addChild(dir *Node, name string) error {
 func (t *tree) path(dir *Node, name string) string {
 	parts := []string{name}
 	for dir.ino != rootInode {
-		parent := t.node(dir.parent)
-		for name, n := range parent.Children {
-			if n == dir {
-				parts = append(parts, name)
-			}
-		}
-		dir = parent
+		parts = append(parts, t.name(dir))
+		dir = t.node(dir.parent)
 	}
 	slices.Reverse(parts)
 	return "/" + strings.Join(parts, "/")
+}
+
+// name returns a name that n has in its directory.
+func (t *tree) name(n *Node) string {
+	for name, child := range t.node(n.parent).Children {
+		if child == n {
+			return name
+		}
+	}
+	return ""
+}
+
+// locate adds the path of a file to an error, and keeps its kind.
+func locate(path string, err error) error {
+	return errdefs.New(errdefs.KindOf(err), errdefs.CodeOf(err), "%q: %w", path, err)
 }
 
 func checkName(name string) error {
