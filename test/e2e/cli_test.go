@@ -12,10 +12,11 @@ import (
 	"testing"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/test/hosttest"
 )
 
 func TestRunCommand(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	stdout, stderr, code := h.CLI("run", "--rm", image, "--", "sh", "-c", "echo out; echo err >&2; exit 6")
 	if code != 6 || stdout != "out\n" || !strings.Contains(stderr, "err\n") {
 		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
@@ -28,20 +29,20 @@ func TestRunCommand(t *testing.T) {
 
 // Without a daemon run brings its own engine, and takes standard input.
 func TestRunWithoutDaemon(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	h.StopDaemon()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(h.bin, "hyperfleet"), "run", "--rm", image, "--", "cat")
-	cmd.Env = h.env
+	cmd := exec.CommandContext(t.Context(), filepath.Join(h.Bin, "hyperfleet"), "run", "--rm", image, "--", "cat")
+	cmd.Env = h.Env
 	cmd.Stdin = strings.NewReader("through the guest\n")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil || stdout.String() != "through the guest\n" {
 		t.Errorf("%v, stdout %q, stderr %q", err, stdout.String(), stderr.String())
 	}
-	if left := h.vmms(); len(left) > 0 {
+	if left := h.VMMs(); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
-	if _, err := os.Stat(filepath.Join(h.run, "api.sock")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(h.Run, "api.sock")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a socket is left: %v", err)
 	}
 }

@@ -14,10 +14,11 @@ import (
 	"time"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/test/hosttest"
 )
 
 func TestVMMDeathIsSeen(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("killed", image)
 	if err := syscall.Kill(*m.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -39,7 +40,7 @@ func TestVMMDeathIsSeen(t *testing.T) {
 }
 
 func TestGuestPowerOff(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("off", image)
 	// The answer may or may not arrive before the guest is gone.
 	_, _ = h.Exec(t.Context(), m.ID, hyperfleet.ExecRequest{Command: []string{"sh", "-c", "kill -INT 1; sleep 20"}})
@@ -49,7 +50,7 @@ func TestGuestPowerOff(t *testing.T) {
 }
 
 func TestDaemonDeathLeavesMachines(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("survivor", image)
 	_, err := h.ExecStream(t.Context(), m.ID, hyperfleet.ExecRequest{
 		Command: []string{"sh", "-c", "while [ ! -e /root/go ]; do sleep 0.1; done; echo done; exit 9"}, ExecID: "job",
@@ -76,7 +77,7 @@ func TestDaemonDeathLeavesMachines(t *testing.T) {
 
 // A client that streams does not notice that the daemon died and came back.
 func TestStreamSurvivesDaemon(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("stream", image)
 	const lines = 400
 	var out bytes.Buffer
@@ -126,13 +127,13 @@ func closed() chan struct{} {
 
 // While the daemon is away a VMM dies: the next daemon says so and cleans up.
 func TestVMMDiesWithoutDaemon(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("orphan", image)
 	h.KillDaemon()
 	if err := syscall.Kill(*m.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	await(t, 10*time.Second, "the VMM is gone", func() error {
+	hosttest.Await(t, 10*time.Second, "the VMM is gone", func() error {
 		if err := syscall.Kill(*m.PID, 0); err == nil {
 			return errors.New("still there")
 		}
@@ -143,14 +144,14 @@ func TestVMMDiesWithoutDaemon(t *testing.T) {
 	if err != nil || got.Status == hyperfleet.StatusRunning || got.ErrorMessage == nil {
 		t.Errorf("after the restart: %+v, %v", got, err)
 	}
-	if left, _ := filepath.Glob(h.run + "/machines/*"); len(left) > 0 {
+	if left, _ := filepath.Glob(h.Run + "/machines/*"); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }
 
 // The daemon is killed while machines start: nothing is lost or left over.
 func TestDaemonDiesDuringStart(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Create("halfway", image)
 	for _, after := range []time.Duration{20, 100, 400, 1200, 2000} {
 		go func() { _, _ = h.StartMachine(t.Context(), m.ID) }()
@@ -161,7 +162,7 @@ func TestDaemonDiesDuringStart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		vmms := h.vmms()
+		vmms := h.VMMs()
 		if running := got.Status == hyperfleet.StatusRunning; running != (len(vmms) == 1) || len(vmms) > 1 {
 			t.Errorf("killed after %d ms: status %s, VMMs %v", after, got.Status, vmms)
 		}
@@ -172,12 +173,12 @@ func TestDaemonDiesDuringStart(t *testing.T) {
 }
 
 func TestSecondDaemonIsRefused(t *testing.T) {
-	h := NewHost(t)
+	h := hosttest.New(t)
 	_, stderr, code := h.CLI("serve")
-	if code == 0 || !strings.Contains(stderr, fmt.Sprint(h.daemon.Process.Pid)) {
+	if code == 0 || !strings.Contains(stderr, fmt.Sprint(h.DaemonPID())) {
 		t.Errorf("a second daemon: exit code %d, %q, want the first one's pid", code, stderr)
 	}
-	if _, err := os.Stat(h.run + "/api.sock"); err != nil {
+	if _, err := os.Stat(h.Run + "/api.sock"); err != nil {
 		t.Errorf("the first daemon's socket: %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/test/hosttest"
 )
 
 // listing prints every entry of a root file system but those that a running
@@ -29,7 +30,7 @@ const sums = `cd "$1" && find . -xdev -type f ! -path './proc/*' ! -path './sys/
 func TestDebianAgreesWithUmoci(t *testing.T) {
 	dir := t.TempDir()
 	layout, tree := debianLayout(t, dir)
-	h := NewHost(t)
+	h := hosttest.New(t)
 	if _, err := h.ImportImage(t.Context(), "localhost/debian:test", tarOf(t, layout)); err != nil {
 		t.Fatal(err)
 	}

@@ -16,10 +16,11 @@ import (
 	"time"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/test/hosttest"
 )
 
 func TestTwoThousandExitCodes(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("exits", image, func(r *hyperfleet.CreateMachineRequest) { r.MemSizeMiB = 512 })
 	const runs, atOnce = 2000, 2000
 	var wg sync.WaitGroup
@@ -43,12 +44,12 @@ func TestTwoThousandExitCodes(t *testing.T) {
 }
 
 func TestExecArguments(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("args", image)
-	if res := h.Run(m, "sh", "-c", "exit 7"); res.ExitCode != 7 {
+	if res := h.Result(m, "sh", "-c", "exit 7"); res.ExitCode != 7 {
 		t.Errorf("exit 7 gave %d", res.ExitCode)
 	}
-	if res := h.Run(m, "no-such-command"); res.ExitCode != 127 {
+	if res := h.Result(m, "no-such-command"); res.ExitCode != 127 {
 		t.Errorf("a missing command gave %d", res.ExitCode)
 	}
 	if got := h.Output(m, "echo", "a; id -u"); got != "a; id -u\n" {
@@ -78,13 +79,13 @@ func TestExecArguments(t *testing.T) {
 
 // Fifty megabytes of output arrive whole, and the daemon does not hold them.
 func TestLargeOutput(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("output", image)
 	const size = 50 << 20
 	script := fmt.Sprintf("yes 0123456789abcde | head -c %d", size)
 	h.ResetRSS()
 	before := h.DaemonRSS()
-	res := h.Run(m, "sh", "-c", script)
+	res := h.Result(m, "sh", "-c", script)
 	if want := strings.Repeat("0123456789abcde\n", size/16); res.Stdout != want {
 		t.Errorf("buffered: %d bytes arrived, want %d, or other ones", len(res.Stdout), size)
 	}
@@ -106,7 +107,7 @@ func TestLargeOutput(t *testing.T) {
 }
 
 func TestStreamsAreSeparate(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("streams", image)
 	var stdout, stderr bytes.Buffer
 	input := strings.Repeat("line of input\n", 100_000)
@@ -123,7 +124,7 @@ func TestStreamsAreSeparate(t *testing.T) {
 
 // A timeout kills what the command started, too.
 func TestTimeoutKillsTree(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("timeout", image)
 	_, err := h.Exec(t.Context(), m.ID, hyperfleet.ExecRequest{
 		Command: []string{"sh", "-c", "(setsid sleep 4711 &) ; sleep 4712 & nohup sleep 4713"}, Timeout: 1,
@@ -131,7 +132,7 @@ func TestTimeoutKillsTree(t *testing.T) {
 	if !errors.Is(err, hyperfleet.ErrTimeout) {
 		t.Errorf("err = %v, want ErrTimeout", err)
 	}
-	await(t, 10*time.Second, "no process is left", func() error {
+	hosttest.Await(t, 10*time.Second, "no process is left", func() error {
 		if ps := h.Output(m, "ps", "-o", "args"); strings.Contains(ps, "sleep 471") {
 			return errors.New(ps)
 		}
@@ -143,7 +144,7 @@ func TestTimeoutKillsTree(t *testing.T) {
 }
 
 func TestSignal(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("signal", image)
 	signals := make(chan string, 1)
 	started := &firstWrite{done: make(chan struct{})}

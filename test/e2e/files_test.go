@@ -9,9 +9,10 @@ import (
 	"testing"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/test/hosttest"
 )
 
-func readFile(t *testing.T, h *Host, m hyperfleet.Machine, path string) string {
+func readFile(t *testing.T, h *hosttest.Host, m hyperfleet.Machine, path string) string {
 	t.Helper()
 	r, _, err := h.ReadFile(t.Context(), m.ID, path)
 	if err != nil {
@@ -28,7 +29,7 @@ func readFile(t *testing.T, h *Host, m hyperfleet.Machine, path string) string {
 // A gigabyte goes in and out of a guest with an eighth of that memory, and the
 // daemon holds none of it.
 func TestGigabyteFile(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("big", image, func(r *hyperfleet.CreateMachineRequest) { r.ImageSizeMiB = 1600 })
 	const size = 1 << 30
 	want := sumOf(t, pattern(size))
@@ -57,7 +58,7 @@ func TestGigabyteFile(t *testing.T) {
 }
 
 func TestBrokenUploadLeavesOldFile(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("atomic", image)
 	if _, err := h.WriteFile(t.Context(), m.ID, "/root/f", 0o640, strings.NewReader("old")); err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ type failing struct{ err error }
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func TestFileCalls(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("files", image)
 	ctx := t.Context()
 	if err := h.Mkdir(ctx, m.ID, "/root/a/b", 0o750, true); err != nil {

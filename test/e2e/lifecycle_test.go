@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/test/hosttest"
 )
 
 // Forty machines, four at a time: under emulation on a busy host, a guest that
 // calibrates its clock wrongly hangs, so this many starts are the proof that
 // none does.
 func TestFortyMachinesStart(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	const machines, atOnce = 40, 4
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, atOnce)
@@ -42,7 +43,7 @@ func TestFortyMachinesStart(t *testing.T) {
 }
 
 func TestStartStopTwentyTimes(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Create("again", image)
 	for i := range 20 {
 		started, err := h.StartMachine(t.Context(), m.ID)
@@ -63,14 +64,14 @@ func TestStartStopTwentyTimes(t *testing.T) {
 		if stopped.Status != hyperfleet.StatusStopped || stopped.PID != nil {
 			t.Fatalf("after stop %d: status %s, pid %v", i, stopped.Status, stopped.PID)
 		}
-		if left := h.vmms(); len(left) > 0 {
+		if left := h.VMMs(); len(left) > 0 {
 			t.Fatalf("after stop %d: %v", i, left)
 		}
 	}
 }
 
 func TestRestartTwentyTimes(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("restart", image)
 	for i := range 20 {
 		h.Output(m, "sh", "-c", fmt.Sprintf("echo %d >/root/round", i))
@@ -84,29 +85,29 @@ func TestRestartTwentyTimes(t *testing.T) {
 		if got := strings.TrimSpace(h.Output(m, "cat", "/root/round")); got != fmt.Sprint(i) {
 			t.Fatalf("after restart %d the disk says %q", i, got)
 		}
-		if n := len(h.vmms()); n != 1 {
+		if n := len(h.VMMs()); n != 1 {
 			t.Fatalf("after restart %d: %d VMMs", i, n)
 		}
 	}
 }
 
 func TestMachinesOfOneImageShareNothing(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	a, b := h.Start("a", image), h.Start("b", image)
 	h.Output(a, "sh", "-c", "echo secret >/etc/only-a && rm /etc/passwd && sync")
-	if res := h.Run(b, "cat", "/etc/only-a"); res.ExitCode == 0 {
+	if res := h.Result(b, "cat", "/etc/only-a"); res.ExitCode == 0 {
 		t.Errorf("b sees a's file: %q", res.Stdout)
 	}
 	h.Output(b, "test", "-s", "/etc/passwd")
 	c := h.Start("c", image)
 	h.Output(c, "test", "-s", "/etc/passwd")
-	if res := h.Run(c, "test", "-e", "/etc/only-a"); res.ExitCode == 0 {
+	if res := h.Result(c, "test", "-e", "/etc/only-a"); res.ExitCode == 0 {
 		t.Error("a machine made later sees a's file")
 	}
 }
 
 func TestSmallGuest(t *testing.T) {
-	h, image := NewHostWithImage(t)
+	h, image := hosttest.NewWithImage(t)
 	m := h.Start("small", image, func(r *hyperfleet.CreateMachineRequest) { r.MemSizeMiB = 64 })
 	if got := h.Output(m, "echo", "small"); got != "small\n" {
 		t.Errorf("echo said %q", got)

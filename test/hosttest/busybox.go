@@ -1,6 +1,4 @@
-//go:build vm
-
-package e2e
+package hosttest
 
 import (
 	"archive/tar"
@@ -14,8 +12,8 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/busybox"
 )
 
-// busyboxImage is the name that ImportBusybox gives its image.
-const busyboxImage = "localhost/busybox:test"
+// BusyboxImage is the name that ImportBusybox gives its image.
+const BusyboxImage = "localhost/busybox:test"
 
 var busyboxArchive = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "hf-busybox-")
@@ -42,15 +40,15 @@ func (h *Host) ImportBusybox() string {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if _, err := h.ImportImage(h.t.Context(), busyboxImage, bytes.NewReader(archive)); err != nil {
+	if _, err := h.ImportImage(h.t.Context(), BusyboxImage, bytes.NewReader(archive)); err != nil {
 		h.t.Fatalf("import: %v", err)
 	}
-	return busyboxImage
+	return BusyboxImage
 }
 
-// NewHostWithImage is NewHost with the busybox image.
-func NewHostWithImage(t *testing.T, env ...string) (*Host, string) {
+// NewWithImage is New with the busybox image, whose name it returns.
+func NewWithImage(t testing.TB, env ...string) (*Host, string) {
 	t.Helper()
-	h := NewHost(t, env...)
+	h := New(t, env...)
 	return h, h.ImportBusybox()
 }

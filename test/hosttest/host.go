@@ -1,6 +1,8 @@
-//go:build vm
-
-package e2e
+// Package hosttest gives end-to-end tests and benchmarks a host: the product's
+// built binaries, with a daemon, state and run directories of its own. Only
+// tests and benchmarks import it. A Host is used by one test; its calls of the
+// client may be concurrent.
+package hosttest
 
 import (
 	"bytes"
@@ -23,10 +25,15 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/kernel/kerneltest"
 )
 
-// binaries are the product's two, built once per test process.
+// binaries are the product's two, built once per test process, in a folder of
+// the test cache, so that the next process finds what has not changed.
 var binaries = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "hf-bin-")
+	cache, err := kerneltest.CacheDir()
 	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "bin")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
 	for _, name := range []string{"hyperfleet", "hyperfleet-init"} {
@@ -40,32 +47,24 @@ var binaries = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if dir, err := binaries(); err == nil {
-		os.RemoveAll(dir)
-	}
-	os.Exit(code)
-}
-
 // Host is one host with its own daemon, state and run directories.
 type Host struct {
 	*hyperfleet.Client
 
-	t     *testing.T
-	bin   string
-	state string
-	run   string
-	env   []string
-	log   *tail
+	Bin   string   // folder of the two binaries
+	State string   // HYPERFLEET_STATE_DIR
+	Run   string   // HYPERFLEET_RUN_DIR
+	Env   []string // of the daemon and the CLI
 
+	t      testing.TB
+	log    *tail
 	daemon *exec.Cmd
 	exited chan error
 }
 
-// NewHost makes a host and starts its daemon. When the test ends its machines
+// New makes a host and starts its daemon. When the test ends its machines
 // are deleted, and nothing of them may be left.
-func NewHost(t *testing.T, env ...string) *Host {
+func New(t testing.TB, env ...string) *Host {
 	t.Helper()
 	bin, err := binaries()
 	if err != nil {
@@ -75,14 +74,14 @@ func NewHost(t *testing.T, env ...string) *Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &Host{t: t, bin: bin, state: filepath.Join(dir, "state"), run: filepath.Join(dir, "run"), log: &tail{}}
-	h.env = append([]string{
+	h := &Host{t: t, Bin: bin, State: filepath.Join(dir, "state"), Run: filepath.Join(dir, "run"), log: &tail{}}
+	h.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir,
-		"HYPERFLEET_STATE_DIR=" + h.state, "HYPERFLEET_RUN_DIR=" + h.run,
-		"HYPERFLEET_HOST=unix://" + h.run + "/api.sock",
+		"HYPERFLEET_STATE_DIR=" + h.State, "HYPERFLEET_RUN_DIR=" + h.Run,
+		"HYPERFLEET_HOST=unix://" + h.Run + "/api.sock",
 		"PORT=" + strconv.Itoa(freePort(t)),
 	}, env...)
-	h.Client = &hyperfleet.Client{Host: "unix://" + h.run + "/api.sock"}
+	h.Client = &hyperfleet.Client{Host: "unix://" + h.Run + "/api.sock"}
 	h.useTestKernel()
 	t.Cleanup(func() {
 		h.cleanUp()
@@ -103,10 +102,10 @@ func (h *Host) useTestKernel() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if err := os.MkdirAll(h.state, 0o700); err != nil {
+	if err := os.MkdirAll(h.State, 0o700); err != nil {
 		h.t.Fatal(err)
 	}
-	if err := os.Symlink(filepath.Join(cache, "kernel"), filepath.Join(h.state, "kernel")); err != nil {
+	if err := os.Symlink(filepath.Join(cache, "kernel"), filepath.Join(h.State, "kernel")); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -114,8 +113,8 @@ func (h *Host) useTestKernel() {
 // StartDaemon starts the daemon and waits until it answers.
 func (h *Host) StartDaemon() {
 	h.t.Helper()
-	h.daemon = exec.CommandContext(context.Background(), filepath.Join(h.bin, "hyperfleet"), "serve")
-	h.daemon.Env = h.env
+	h.daemon = exec.CommandContext(context.Background(), filepath.Join(h.Bin, "hyperfleet"), "serve")
+	h.daemon.Env = h.Env
 	h.daemon.Stdout, h.daemon.Stderr = h.log, h.log
 	if err := h.daemon.Start(); err != nil {
 		h.t.Fatal(err)
@@ -123,7 +122,7 @@ func (h *Host) StartDaemon() {
 	daemon, exited := h.daemon, make(chan error, 1)
 	go func() { exited <- daemon.Wait() }()
 	h.exited = exited
-	await(h.t, 30*time.Second, "the daemon answers", func() error {
+	Await(h.t, 30*time.Second, "the daemon answers", func() error {
 		select {
 		case err := <-exited:
 			h.t.Fatalf("daemon ended: %v\n%s", err, h.log)
@@ -183,27 +182,29 @@ func (h *Host) cleanUp() {
 // is left although no machine is.
 func (h *Host) AssertNothingLeft() {
 	h.t.Helper()
-	for _, dir := range []string{filepath.Join(h.state, "machines"), filepath.Join(h.run, "machines")} {
+	for _, dir := range []string{filepath.Join(h.State, "machines"), filepath.Join(h.Run, "machines")} {
 		if left, _ := filepath.Glob(dir + "/*"); len(left) > 0 {
 			h.t.Errorf("left in %s: %v", dir, left)
 		}
 	}
-	for _, p := range h.vmms() {
+	for _, p := range h.VMMs() {
 		h.t.Errorf("left running: %s", p)
-		_ = syscall.Kill(p.pid, syscall.SIGKILL)
+		_ = syscall.Kill(p.PID, syscall.SIGKILL)
 	}
 }
 
-type vmm struct {
-	pid     int
-	cmdline string
+// VMM is a process that runs a machine.
+type VMM struct {
+	PID     int
+	Cmdline string
 }
 
-func (v vmm) String() string { return fmt.Sprintf("pid %d: %.120s", v.pid, v.cmdline) }
+// String shortens the command line.
+func (v VMM) String() string { return fmt.Sprintf("pid %d: %.120s", v.PID, v.Cmdline) }
 
-// vmms lists the VMMs of this host: those whose open files lie in its folders.
-func (h *Host) vmms() []vmm {
-	var found []vmm
+// VMMs lists the VMMs of this host: those whose open files lie in its folders.
+func (h *Host) VMMs() []VMM {
+	var found []VMM
 	pids, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range pids {
 		exe, err := os.Readlink(p + "/exe")
@@ -213,11 +214,11 @@ func (h *Host) vmms() []vmm {
 		fds, _ := filepath.Glob(p + "/fd/*")
 		if slices.ContainsFunc(fds, func(fd string) bool {
 			target, _ := os.Readlink(fd)
-			return strings.HasPrefix(target, h.state+"/machines/")
+			return strings.HasPrefix(target, h.State+"/machines/")
 		}) {
 			pid, _ := strconv.Atoi(filepath.Base(p))
 			cmdline, _ := os.ReadFile(p + "/cmdline")
-			found = append(found, vmm{pid, string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '}))})
+			found = append(found, VMM{pid, string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '}))})
 		}
 	}
 	return found
@@ -254,15 +255,15 @@ func (h *Host) Start(name, image string, change ...func(*hyperfleet.CreateMachin
 // command that fails fails the test.
 func (h *Host) Output(m hyperfleet.Machine, argv ...string) string {
 	h.t.Helper()
-	res := h.Run(m, argv...)
+	res := h.Result(m, argv...)
 	if res.ExitCode != 0 {
 		h.t.Fatalf("%q in %s: exit code %d, stdout %q, stderr %q", argv, m.Name, res.ExitCode, res.Stdout, res.Stderr)
 	}
 	return res.Stdout
 }
 
-// Run runs a command, whatever its exit code.
-func (h *Host) Run(m hyperfleet.Machine, argv ...string) hyperfleet.ExecResult {
+// Result runs a command, whatever its exit code.
+func (h *Host) Result(m hyperfleet.Machine, argv ...string) hyperfleet.ExecResult {
 	h.t.Helper()
 	res, err := h.Exec(h.t.Context(), m.ID, hyperfleet.ExecRequest{Command: argv, Timeout: 120})
 	if err != nil {
@@ -274,8 +275,8 @@ func (h *Host) Run(m hyperfleet.Machine, argv ...string) hyperfleet.ExecResult {
 // CLI runs the command-line client against this host's daemon.
 func (h *Host) CLI(args ...string) (stdout, stderr string, code int) {
 	h.t.Helper()
-	cmd := exec.CommandContext(h.t.Context(), filepath.Join(h.bin, "hyperfleet"), args...)
-	cmd.Env = h.env
+	cmd := exec.CommandContext(h.t.Context(), filepath.Join(h.Bin, "hyperfleet"), args...)
+	cmd.Env = h.Env
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()
@@ -316,9 +317,12 @@ func (h *Host) ResetRSS() {
 	}
 }
 
-// await tries cond until it succeeds, and fails the test with its last error
+// DaemonPID is the daemon's process.
+func (h *Host) DaemonPID() int { return h.daemon.Process.Pid }
+
+// Await tries cond until it succeeds, and fails the test with its last error
 // when the time is over.
-func await(t *testing.T, limit time.Duration, what string, cond func() error) {
+func Await(t testing.TB, limit time.Duration, what string, cond func() error) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -335,7 +339,7 @@ func await(t *testing.T, limit time.Duration, what string, cond func() error) {
 	}
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
