@@ -121,6 +121,15 @@ func (r *Ring) Reader(off int64) *RingReader {
 	return r.reader
 }
 
+// Skip makes a ring that nothing was written to begin at offset off.
+func (r *Ring) Skip(off int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.end == 0 {
+		r.start, r.pos, r.end = off, off, off
+	}
+}
+
 // Range returns the offsets of the oldest byte kept and of the end.
 func (r *Ring) Range() (start, end int64) {
 	r.mu.Lock()
