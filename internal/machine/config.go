@@ -32,7 +32,7 @@ type Config struct {
 	GuestNetwork GuestNetwork  // what a guest with an interface is told; default: QEMU's user-mode network
 	BootTimeout  time.Duration // from boot to the guest's ready; default 60 s
 	StopGrace    time.Duration // what the guest's processes get to end in; default 10 s
-	PortForwards bool          // lead free loopback ports to the exposed ones, where the driver can
+	PortForwards bool          // lead ports of the loopback to the exposed ones, where the driver can
 }
 
 // Limits bounds what one machine may ask for.

@@ -17,9 +17,8 @@ import (
 // concurrent use; calls that change one machine queue on its lock and then act
 // on the state they find. See the package comment for the rules.
 type Manager struct {
-	cfg   Config
-	hub   hub
-	ports ports
+	cfg Config
+	hub hub
 
 	ctx    context.Context // the Manager's life; every operation's parent
 	cancel context.CancelCauseFunc

@@ -107,9 +107,6 @@ func (m *Manager) readopt(ctx context.Context, e *entry, mc *Machine) error {
 		return m.lost(ctx, mc, err)
 	}
 	m.logUnlessNil("pause or resume adopted machine", mc.ID, m.agree(ctx, l, mc.State))
-	for _, fwd := range mc.PortForwards {
-		m.ports.claim(mc.ID, fwd.HostPort)
-	}
 	e.mu.Lock()
 	l.paused = mc.State == Paused
 	e.live = l

@@ -19,6 +19,7 @@ type start struct {
 	mc    *Machine
 	first bool // no start has succeeded yet: pin and disk are this start's
 
+	caps  Capabilities
 	lease *ImageLease
 	boot  BootFiles
 	cfg   VMConfig
@@ -37,7 +38,6 @@ func (s *start) steps() []step {
 		{"image", s.findImage, s.unpinImage},
 		{"disk", s.createDisk, s.removeDisk},
 		{"kernel", s.findKernel, nil},
-		{"ports", s.reservePorts, s.releasePorts},
 		{"prepare", s.prepare, s.release},
 		{"boot", s.bootVMM, s.kill},
 		{"process", s.recordProcess, nil},
@@ -96,7 +96,8 @@ func (s *start) begin(ctx context.Context) error {
 	if err := s.m.enter(ctx, s.mc, Starting); err != nil {
 		return err
 	}
-	_, err := s.m.cfg.Driver.Capabilities(ctx)
+	var err error
+	s.caps, err = s.m.cfg.Driver.Capabilities(ctx)
 	return err
 }
 
@@ -184,27 +185,8 @@ func (s *start) findKernel(ctx context.Context) (err error) {
 	return err
 }
 
-func (s *start) reservePorts(ctx context.Context) error {
-	spec := s.mc.Spec
-	if !s.m.cfg.PortForwards || !spec.Network.Enable || len(spec.ExposedPorts) == 0 {
-		return nil
-	}
-	caps, err := s.m.cfg.Driver.Capabilities(ctx)
-	if err != nil || !caps.PortForwards {
-		return err
-	}
-	s.mc.PortForwards, err = s.m.ports.reserve(ctx, s.mc.ID, spec.ExposedPorts)
-	return err
-}
-
-func (s *start) releasePorts(context.Context) error {
-	s.m.ports.release(s.mc.ID)
-	s.mc.PortForwards = nil
-	return nil
-}
-
 func (s *start) prepare(ctx context.Context) error {
-	s.cfg = s.m.bootConfig(s.mc, s.boot, s.lease)
+	s.cfg = s.m.bootConfig(s.mc, s.boot, s.lease, s.caps)
 	return s.m.cfg.Driver.Prepare(ctx, s.cfg)
 }
 
@@ -227,7 +209,7 @@ func (s *start) kill(ctx context.Context) error {
 
 func (s *start) recordProcess(ctx context.Context) error {
 	ref := s.vm.Process()
-	s.mc.Process = &ref
+	s.mc.Process, s.mc.PortForwards = &ref, s.vm.PortForwards()
 	return s.m.save(ctx, s.mc)
 }
 

@@ -158,7 +158,6 @@ func (t *takedown) release(ctx context.Context) error {
 	errs = append(errs, bounded(ctx, undoTimeout, func(ctx context.Context) error {
 		return t.m.cfg.Driver.Release(ctx, t.m.vmConfig(t.mc))
 	}))
-	t.m.ports.release(t.mc.ID)
 	return errors.Join(errs...)
 }
 

@@ -35,8 +35,8 @@ func (m *Manager) vmConfig(mc *Machine) VMConfig {
 }
 
 // bootConfig adds to vmConfig what a boot needs. lease is nil for a machine
-// without image.
-func (m *Manager) bootConfig(mc *Machine, boot BootFiles, lease *ImageLease) VMConfig {
+// without image. The driver chooses the host's ports.
+func (m *Manager) bootConfig(mc *Machine, boot BootFiles, lease *ImageLease, caps Capabilities) VMConfig {
 	base := orDefault(mc.Spec.RootfsPath, m.cfg.RootfsPath)
 	if lease != nil {
 		base = lease.BasePath
@@ -47,6 +47,11 @@ func (m *Manager) bootConfig(mc *Machine, boot BootFiles, lease *ImageLease) VMC
 	cfg.Drives = []Drive{
 		{ID: "base", Path: base, ReadOnly: true},
 		{ID: "disk", Path: m.diskPath(mc.ID)},
+	}
+	if cfg.Network != nil && caps.PortForwards && m.cfg.PortForwards {
+		for _, port := range mc.Spec.ExposedPorts {
+			cfg.Network.Forwards = append(cfg.Network.Forwards, PortForward{GuestPort: port})
+		}
 	}
 	return cfg
 }
