@@ -63,7 +63,8 @@ test-vm: test-deps build ## real guests under QEMU
 
 .PHONY: bench
 bench: test-deps build ## ratios against floors and peers, measured in one run
-	$(GO) run ./test/bench -bin $(BIN)
+	$(GO) test -tags vm -run '^$$' -bench . -benchtime 1x -timeout 60m ./test/bench
+	$(GO) test -tags host -run '^$$' -bench Conversion -benchtime 1x -timeout 60m ./internal/image/...
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (30s)
