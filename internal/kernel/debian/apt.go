@@ -166,12 +166,16 @@ func parseStanza(b []byte) Package {
 	return p
 }
 
-// dependencies keeps the names of a Depends field: "a (>= 1), b | c" is a, b.
+// dependencies keeps the names of a Depends field: "a (>= 1), b:any | c" is a, b.
 func dependencies(field string) []string {
 	var names []string
 	for dep := range strings.SplitSeq(field, ",") {
-		if words := strings.Fields(dep); len(words) > 0 && packageName.MatchString(words[0]) {
-			names = append(names, words[0])
+		dep = strings.TrimSpace(dep)
+		if end := strings.IndexAny(dep, " (:|["); end >= 0 {
+			dep = dep[:end]
+		}
+		if packageName.MatchString(dep) {
+			names = append(names, dep)
 		}
 	}
 	return names
