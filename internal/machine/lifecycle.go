@@ -51,8 +51,8 @@ func (m *Manager) Resume(ctx context.Context, id ID) (Machine, error) {
 	})
 }
 
-// setPaused is one step and its own undo, so it needs no operation: recovery
-// makes the VMM agree with the record.
+// setPaused is one step, so it needs no operation: recovery makes the VMM agree
+// with the record.
 func (m *Manager) setPaused(ctx context.Context, e *entry, mc *Machine, to State) error {
 	l := e.current()
 	if mc.State == to && l != nil {
@@ -72,11 +72,13 @@ func (m *Manager) setPaused(ctx context.Context, e *entry, mc *Machine, to State
 	if to == Running {
 		do, undo = undo, do
 	}
-	if err := bounded(ctx, undoTimeout, do); err != nil {
-		return classified(err, "machine could not become "+string(to))
+	err = bounded(ctx, undoTimeout, do)
+	if err == nil {
+		err = m.enter(ctx, mc, to)
 	}
-	if err := m.enter(ctx, mc, to); err != nil {
-		return errors.Join(err, bounded(context.WithoutCancel(ctx), undoTimeout, undo))
+	if err != nil { // each of the two may have happened nevertheless
+		back := bounded(context.WithoutCancel(ctx), undoTimeout, undo)
+		return classified(errors.Join(err, back, m.save(ctx, mc)), "machine could not become "+string(to))
 	}
 	e.setPaused(to == Paused)
 	return nil

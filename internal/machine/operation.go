@@ -32,9 +32,10 @@ const (
 // step is one part of an operation. Its undo is idempotent, needs nothing but
 // the machine's record, and is also called when do failed or never returned.
 type step struct {
-	name string
-	do   func(ctx context.Context) error
-	undo func(ctx context.Context) error // nil: there is nothing to undo
+	name  string
+	do    func(ctx context.Context) error
+	undo  func(ctx context.Context) error // nil: there is nothing to undo
+	tries bool                            // that do fails is logged, and is no failure
 }
 
 // operation is a multi-step change of one machine. Each step is recorded
@@ -46,6 +47,7 @@ type operation struct {
 	rec    OperationRecord
 	steps  []step
 	undone func(err error) // records the machine's fate, after the undos; may be nil
+	oneWay bool            // it has no undos: even if it cannot be recorded, it goes on
 	forget bool            // the last step removes the record itself
 }
 
@@ -61,7 +63,8 @@ func (m *Manager) resumed(rec OperationRecord, steps []step) *operation {
 }
 
 // run does the steps in order. When one fails, or ctx ends, everything is
-// undone, the latest first, and the error returned is that of the step.
+// undone, the latest first, and the error returned is that of the step, with
+// those of the undos behind it.
 func (op *operation) run(ctx context.Context) error {
 	for _, s := range op.steps {
 		if err := op.runStep(ctx, s); err != nil {
@@ -85,13 +88,20 @@ func (op *operation) runStep(ctx context.Context, s step) error {
 	op.rec.Steps = append(op.rec.Steps, StepRecord{Name: s.name, State: stepDoing, StartedAt: time.Now().UTC()})
 	// This one write also records that the step before is done.
 	if err := op.save(ctx); err != nil {
-		return err
+		if !op.oneWay {
+			return err
+		}
+		op.warn(s.name, err)
 	}
 	if err := s.do(ctx); err != nil {
 		if ctx.Err() != nil { // who ended the operation says more than what that broke
 			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
 		op.mark(len(op.rec.Steps)-1, stepFailed, err)
+		if s.tries {
+			op.warn(s.name, err)
+			return nil
+		}
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	op.mark(len(op.rec.Steps)-1, stepDone, nil)
@@ -119,15 +129,14 @@ func (op *operation) unwind(ctx context.Context, cause error) error {
 		op.undone(cause)
 	}
 	outcome := outcomeUndone
-	if len(errs) > 0 || op.oneWay() {
+	if len(errs) > 0 || op.oneWay {
 		outcome = outcomeFailed
 	}
 	return errors.Join(append(errs, op.finish(ctx, outcome, cause))...)
 }
 
-// oneWay reports whether the operation has no undos: it can only be finished.
-func (op *operation) oneWay() bool {
-	return !slices.ContainsFunc(op.steps, func(s step) bool { return s.undo != nil })
+func (op *operation) warn(step string, err error) {
+	op.log.Warn("operation goes on", "machine", op.rec.MachineID, "operation", op.rec.Kind, "step", step, "err", err)
 }
 
 func (op *operation) undoOf(name string) func(context.Context) error {

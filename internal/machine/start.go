@@ -34,15 +34,15 @@ func (m *Manager) newStart(e *entry, mc *Machine) *start {
 // steps lists what a start does, in order.
 func (s *start) steps() []step {
 	return []step{
-		{"begin", s.begin, nil},
-		{"image", s.findImage, s.unpinImage},
-		{"disk", s.createDisk, s.removeDisk},
-		{"kernel", s.findKernel, nil},
-		{"prepare", s.prepare, s.release},
-		{"boot", s.bootVMM, s.kill},
-		{"process", s.recordProcess, nil},
-		{"guest", s.awaitGuest, s.closeGuest},
-		{"publish", s.publish, nil},
+		{name: "begin", do: s.begin},
+		{name: "image", do: s.findImage, undo: s.unpinImage},
+		{name: "disk", do: s.createDisk, undo: s.removeDisk},
+		{name: "kernel", do: s.findKernel},
+		{name: "prepare", do: s.prepare, undo: s.release},
+		{name: "boot", do: s.bootVMM, undo: s.kill},
+		{name: "process", do: s.recordProcess},
+		{name: "guest", do: s.awaitGuest, undo: s.closeGuest},
+		{name: "publish", do: s.publish},
 	}
 }
 

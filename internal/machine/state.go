@@ -30,7 +30,7 @@ func (s State) Active() bool {
 }
 
 // transitions is the whole state table: which state may follow which.
-// Start leads from any resting state to Starting, stop from any but Stopped to
+// Start leads from any resting state to Starting, stop and delete from any to
 // Stopping (a pending or failed machine can be stopped: the contract says so).
 var transitions = map[State][]State{
 	Pending:  {Starting, Stopping},
@@ -38,7 +38,7 @@ var transitions = map[State][]State{
 	Running:  {Paused, Stopping, Stopped, Failed},
 	Paused:   {Running, Stopping, Stopped, Failed},
 	Stopping: {Stopped, Failed},
-	Stopped:  {Starting},
+	Stopped:  {Starting, Stopping},
 	Failed:   {Starting, Stopping},
 }
 

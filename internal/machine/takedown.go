@@ -9,7 +9,8 @@ import (
 )
 
 // takedown is one stop or delete of a machine. Its steps have no undo and are
-// idempotent: once begun it is finished, by the next daemon if need be.
+// idempotent: once begun it is finished, by the next daemon if need be. What
+// only helps the others may fail: release ends whatever still runs.
 type takedown struct {
 	m    *Manager
 	mc   *Machine
@@ -41,6 +42,7 @@ func (t *takedown) runStop(ctx context.Context, op *operation) error {
 // delete tries to clear what is left.
 func (t *takedown) run(ctx context.Context, op *operation, message string) error {
 	ctx = context.WithoutCancel(ctx)
+	op.oneWay = true
 	op.undone = func(cause error) {
 		if err := t.m.fail(ctx, t.mc, classified(cause, message)); err != nil {
 			t.m.cfg.Log.Error("record failed "+op.rec.Kind, "machine", t.mc.ID, "err", err)
@@ -54,11 +56,11 @@ func (t *takedown) run(ctx context.Context, op *operation, message string) error
 
 func (t *takedown) stopSteps() []step {
 	return []step{
-		{"begin", t.begin, nil},
-		{"shutdown", t.shutdown, nil},
-		{"kill", t.kill, nil},
-		{"release", t.release, nil},
-		{"stopped", t.stopped, nil},
+		{name: "begin", do: t.begin, tries: true},
+		{name: "shutdown", do: t.shutdown, tries: true},
+		{name: "kill", do: t.kill, tries: true},
+		{name: "release", do: t.release},
+		{name: "stopped", do: t.stopped},
 	}
 }
 
@@ -82,29 +84,28 @@ func (t *takedown) runRemove(ctx context.Context, op *operation, e *entry) error
 
 func (t *takedown) removeSteps() []step {
 	return []step{
-		{"begin", t.begin, nil},
-		{"kill", t.kill, nil},
-		{"release", t.release, nil},
-		{"files", t.removeFiles, nil},
-		{"record", t.removeRecord, nil},
+		{name: "begin", do: t.begin, tries: true},
+		{name: "kill", do: t.kill, tries: true},
+		{name: "release", do: t.release},
+		{name: "files", do: t.removeFiles},
+		{name: "record", do: t.removeRecord},
 	}
 }
 
 func (t *takedown) begin(ctx context.Context) error {
-	if t.mc.State == Stopping || t.mc.State == Stopped {
+	if t.mc.State == Stopping {
 		return nil
 	}
 	return t.m.enter(ctx, t.mc, Stopping)
 }
 
-// shutdown asks the guest, and waits until its VMM has ended. That it could
-// not is no failure: kill comes next.
+// shutdown asks the guest, and waits until its VMM has ended.
 func (t *takedown) shutdown(ctx context.Context) error {
 	if t.live == nil {
 		return nil
 	}
 	grace := t.m.cfg.StopGrace
-	err := bounded(ctx, grace+exitWait, func(ctx context.Context) error {
+	return bounded(ctx, grace+exitWait, func(ctx context.Context) error {
 		if t.live.paused {
 			if err := t.live.vm.Resume(ctx); err != nil {
 				return fmt.Errorf("resume: %w", err)
@@ -112,10 +113,6 @@ func (t *takedown) shutdown(ctx context.Context) error {
 		}
 		return t.askGuest(ctx, grace)
 	})
-	if err != nil {
-		t.m.cfg.Log.Warn("guest did not shut down", "machine", t.mc.ID, "err", err)
-	}
-	return nil
 }
 
 func (t *takedown) askGuest(ctx context.Context, grace time.Duration) error {
@@ -164,9 +161,6 @@ func (t *takedown) release(ctx context.Context) error {
 func (t *takedown) stopped(ctx context.Context) error {
 	t.mc.Process, t.mc.PortForwards = nil, nil
 	t.mc.ErrorMessage, t.mc.ErrorCode = "", ""
-	if t.mc.State == Stopped {
-		return t.m.save(ctx, t.mc)
-	}
 	if err := Next(t.mc.State, Stopped); err != nil {
 		return err
 	}
