@@ -10,7 +10,8 @@ import (
 //
 //	/init                  hyperfleet-init
 //	/dev/console           init's standard streams
-//	/hyperfleet/modules    the modules' file names in load order, one per line
+//	/hyperfleet/modules    the modules' file names in load order, one per line;
+//	                       an empty line comes before those for later
 //	/hyperfleet/lib/*.ko   the modules
 //
 // It is not compressed: unpacking it would cost a guest more than reading it.
@@ -23,7 +24,10 @@ func WriteInitramfs(w io.Writer, init []byte, modules []Module) error {
 	c.dir("hyperfleet", 0o755)
 	c.dir("hyperfleet/lib", 0o755)
 	var names strings.Builder
-	for _, m := range modules {
+	for i, m := range modules {
+		if m.Later && i > 0 && !modules[i-1].Later {
+			names.WriteByte('\n')
+		}
 		names.WriteString(m.File + "\n")
 		c.file("hyperfleet/lib/"+m.File, 0o644, m.Data)
 	}

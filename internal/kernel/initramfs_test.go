@@ -17,6 +17,8 @@ import (
 var fakeModules = []kernel.Module{
 	{File: "virtio.ko", Data: []byte("first")},
 	{File: "virtio_blk.ko", Data: []byte("the second module")},
+	{File: "failover.ko", Later: true},
+	{File: "virtio_net.ko", Later: true},
 }
 
 func TestWriteInitramfs(t *testing.T) {

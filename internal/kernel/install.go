@@ -152,7 +152,10 @@ func addModules(dir string, src Source, k *Installed) error {
 			return err
 		}
 		k.Modules = append(k.Modules, m.File)
-		fmt.Fprintf(sum, "%s %d\n", m.File, len(m.Data))
+		if m.Later {
+			k.Later++
+		}
+		fmt.Fprintf(sum, "%s %t %d\n", m.File, m.Later, len(m.Data))
 		sum.Write(m.Data)
 	}
 	k.ModulesSHA256 = hex.EncodeToString(sum.Sum(nil))

@@ -24,32 +24,33 @@ const (
 
 // Module is one loadable module.
 type Module struct {
-	File string // base name, "virtio_blk.ko"
-	Data []byte // unpacked
+	File  string // base name, "virtio_blk.ko"
+	Data  []byte // unpacked
+	Later bool   // neither the root nor the agent's serial port need it
 }
 
-// wanted are the modules of a guest in the order in which init loads them, which
-// is the order in which it needs them: the devices' bus, the agent's channels,
-// the disks, the file systems, and then what nobody waits for.
-// What a kernel has built in is left out.
+// wanted are the modules of a guest in the order in which init needs them: the
+// devices' bus, the agent's serial port, the disks, the file systems, and then
+// what a boot need not wait for. What a kernel has built in is left out.
 var wanted = []struct {
 	name     string
 	required bool // without it no guest comes up
+	later    bool
 }{
-	{"virtio_mmio", true},
-	{"virtio_console", false}, // the agent's channel under QEMU
-	{"vmw_vsock_virtio_transport", false},
-	{"virtio_blk", true},
-	{"crc32c_generic", false}, // ext4 asks for it by a soft dependency
-	{"ext4", true},
-	{"overlay", true},
-	{"virtio_net", false},
-	{"virtio_rng", false},
+	{"virtio_mmio", true, false},
+	{"virtio_console", false, false},
+	{"virtio_blk", true, false},
+	{"crc32c_generic", false, false}, // ext4 asks for it by a soft dependency
+	{"ext4", true, false},
+	{"overlay", true, false},
+	{"vmw_vsock_virtio_transport", false, true}, // the agent's channel under Firecracker
+	{"virtio_net", false, true},
+	{"virtio_rng", false, true},
 }
 
 // SelectModules returns the modules that a guest needs of tree, which is the
 // /lib/modules/RELEASE folder of the kernel of that release, each after those
-// that it depends on.
+// that it depends on, and those for later last.
 //
 // Dependencies are read from the modules themselves (the "depends" field of
 // .modinfo), from which depmod makes modules.dep: packages carry no modules.dep,
@@ -63,6 +64,7 @@ func SelectModules(tree fs.FS, release string) ([]Module, error) {
 		if !s.has(w.name) && !w.required {
 			continue
 		}
+		s.later = w.later
 		if err := s.add(w.name, 0); err != nil {
 			return nil, fmt.Errorf("select module %s: %w", w.name, err)
 		}
@@ -77,6 +79,7 @@ type selection struct {
 	files   map[string]string // module name to path in tree
 	builtin map[string]bool
 	done    map[string]bool
+	later   bool // of what is added now
 	modules []Module
 }
 
@@ -166,7 +169,7 @@ func (s *selection) add(name string, depth int) error {
 			return err
 		}
 	}
-	s.modules = append(s.modules, Module{File: name + ".ko", Data: data})
+	s.modules = append(s.modules, Module{File: name + ".ko", Data: data, Later: s.later})
 	return nil
 }
 

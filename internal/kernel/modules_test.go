@@ -19,6 +19,9 @@ func TestSelectModulesOrder(t *testing.T) {
 	var files []string
 	for _, m := range modules {
 		files = append(files, m.File)
+		if m.Later != (m.File == "virtio_rng.ko") {
+			t.Errorf("%s: later is %t", m.File, m.Later)
+		}
 		if !bytes.HasPrefix(m.Data, []byte("\x7fELF")) {
 			t.Errorf("%s is not unpacked", m.File)
 		}

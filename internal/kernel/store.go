@@ -28,7 +28,7 @@ const (
 
 // recordFormat changes when Install makes a kernel's folder in another way, for
 // instance with other modules; Setup then makes it anew.
-const recordFormat = 1
+const recordFormat = 2
 
 // How many of a kind are kept when a new one is made: a start that has looked
 // up the one before finds it still there.
@@ -56,6 +56,7 @@ type Installed struct {
 	Source        string    `json:"source"`                   // "package NAME=VERSION" or "file PATH"
 	SHA256        string    `json:"sha256"`                   // of the kernel as VMMs load it
 	Modules       []string  `json:"modules"`                  // file names in load order
+	Later         int       `json:"later"`                    // how many of them, at the end, are for later
 	ModulesSHA256 string    `json:"modules_sha256,omitempty"` // of their names and contents
 	InstalledAt   time.Time `json:"installed_at"`
 
@@ -187,7 +188,7 @@ func (s *Store) makeInitramfs(name string, k Installed) error {
 		if err != nil {
 			return err
 		}
-		modules[i] = Module{File: file, Data: data}
+		modules[i] = Module{File: file, Data: data, Later: i >= len(modules)-k.Later}
 	}
 	dir := filepath.Dir(name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

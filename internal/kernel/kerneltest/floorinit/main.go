@@ -37,6 +37,9 @@ func load() error {
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if lines.Text() == "" {
+			continue // what follows could be loaded later
+		}
 		start := time.Now()
 		if err := loadModule("/hyperfleet/lib/" + lines.Text()); err != nil {
 			return fmt.Errorf("load %s: %w", lines.Text(), err)
