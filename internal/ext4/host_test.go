@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -142,19 +141,4 @@ func sumFile(t testing.TB, path string) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("%x", h.Sum(nil))
-}
-
-func TestBaseRandomTreesMounted(t *testing.T) {
-	for seed := range uint64(20) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			w, image := newTestWriter(t, Options{Label: "random"})
-			s := newSample(t, w, seed, 10+int(seed)*100)
-			mustFinish(t, w, s.root)
-			fsck(t, image)
-			dir, _ := mount(t, image, "ro")
-			if diff := cmp.Diff(s.list(), listMount(t, dir)); diff != "" {
-				t.Errorf("tree differs (-put in +mounted):\n%.5000s", diff)
-			}
-		})
-	}
 }
