@@ -1,0 +1,18 @@
+// Command hyperfleet-init is process 1 and the agent of each guest. It takes
+// no arguments; the kernel's command line says how it reaches the host.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/hyperfleet/hyperfleet/internal/buildinfo"
+	"github.com/hyperfleet/hyperfleet/internal/initd"
+)
+
+func main() {
+	if err := initd.Main(buildinfo.Version()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}

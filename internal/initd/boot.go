@@ -1,0 +1,266 @@
+package initd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperfleet/hyperfleet/internal/guestproto"
+	"github.com/hyperfleet/hyperfleet/internal/initd/command"
+	"github.com/hyperfleet/hyperfleet/internal/initd/mount"
+	"github.com/hyperfleet/hyperfleet/internal/initd/netconf"
+	"github.com/hyperfleet/hyperfleet/internal/initd/process"
+	"github.com/hyperfleet/hyperfleet/internal/initd/volume"
+)
+
+// system is the guest as init sees it. Setup and Shutdown are called by the
+// agent, one after the other.
+type system struct {
+	log       *log.Logger
+	initramfs bool
+	reaper    *process.Reaper
+
+	groups *process.Groups
+	engine *command.Engine
+	first  int // O_PATH descriptor of the initramfs's root; -1 before and without one
+}
+
+// step is one part of the set-up; its name is what the host reads when it fails.
+type step struct {
+	name string
+	do   func() error
+}
+
+func run(steps []step) error {
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// early mounts what init needs to see the kernel, and loads the modules.
+func (s *system) early() error {
+	root, err := mount.OpenRoot("/")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if !s.initramfs {
+		if err := unix.Mount("", "/", "", unix.MS_REMOUNT, ""); err != nil {
+			s.log.Printf("remount / writable: %v", err)
+		}
+		return mount.Create(root, rootTable(readOnly("/")))
+	}
+	if err := mount.Create(root, kernelTable()); err != nil {
+		return err
+	}
+	return loadModules(modulesList, modulesDir)
+}
+
+// setup makes the guest what the host's boot message says, and returns what runs
+// its commands. It runs once.
+func (s *system) setup(b guestproto.Boot) (*command.Engine, error) {
+	var steps []step
+	if s.initramfs {
+		steps = append(steps,
+			step{"mount disks", func() error { return s.mountDisks(b.Overlay) }},
+			step{"attach volumes", func() error { return attachVolumes(b) }},
+			step{"switch root", s.switchRoot},
+			step{"mount table", mountRootTable},
+		)
+	}
+	steps = append(steps,
+		step{"start command engine", s.startEngine},
+		step{"configure network", func() error { return s.configureNetwork(b.Network) }},
+	)
+	if err := run(steps); err != nil {
+		return nil, err
+	}
+	s.nameThings(b)
+	return s.engine, nil
+}
+
+func (s *system) mountDisks(overlay bool) error {
+	root, err := mount.OpenRoot("/")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := awaitDevice(baseDevice); err != nil {
+		return err
+	}
+	if !overlay {
+		if err := plainRoot(false).Create(root); err == nil {
+			return nil
+		}
+		return mount.Create(root, []mount.Creator{plainRoot(true)})
+	}
+	if err := awaitDevice(diskDevice); err != nil {
+		return err
+	}
+	table := diskTable()
+	last := len(table) - 1
+	if err := mount.Create(root, table[:last]); err != nil {
+		return err
+	}
+	if err := sameDirectory(diskDir+"/upper", baseDir); err != nil {
+		return err
+	}
+	return mount.Create(root, table[last:])
+}
+
+func awaitDevice(path string) error {
+	return await(context.Background(), func() error {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", path, err)
+		}
+		return unix.Close(fd)
+	})
+}
+
+// sameDirectory gives dir the owner and mode of like: the root of an overlay is
+// that of its upper layer.
+func sameDirectory(dir, like string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(like, &st); err != nil {
+		return err
+	}
+	if err := unix.Chown(dir, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	return unix.Chmod(dir, st.Mode&0o7777)
+}
+
+func attachVolumes(b guestproto.Boot) error {
+	if !b.Overlay {
+		return nil // no disk of its own: the root holds them
+	}
+	root, err := mount.OpenRoot(newRoot)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return volume.Set{Store: diskDir + "/volumes", Root: root}.Attach(guestproto.Strings(b.Volumes))
+}
+
+// switchRoot makes newRoot the root of this and all later processes, and frees
+// the memory of the initramfs. The disks stay mounted below it, out of sight,
+// until shutdown comes back for them.
+func (s *system) switchRoot() error {
+	first, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	s.first = first
+	for _, dir := range []string{"/dev", "/sys", "/proc"} {
+		// Open files, like the agent's channel, keep what they need.
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", dir, err)
+		}
+	}
+	if err := unix.Chdir(newRoot); err != nil {
+		return err
+	}
+	for _, dir := range []string{"/dev", "/sys", "/proc", "/hyperfleet", "/init"} {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}
+
+func mountRootTable() error {
+	root, err := mount.OpenRoot("/")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return mount.Create(root, rootTable(readOnly("/")))
+}
+
+func readOnly(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Flags&unix.ST_RDONLY != 0
+}
+
+// startEngine makes what runs commands. Without cgroup2 commands are held
+// together by their sessions.
+func (s *system) startEngine() error {
+	groups, err := process.OpenGroups(commandsDir)
+	if err != nil {
+		s.log.Printf("no control groups: %v", err)
+	}
+	memory := totalMemory()
+	// The runtime's heap stays far below the guest's memory; see also the
+	// budget of the commands' output.
+	debug.SetMemoryLimit(max(memory/4, 16<<20))
+	s.groups = groups
+	s.engine = command.NewEngine(command.Config{
+		Reaper: s.reaper, Groups: groups, Memory: max(memory/8, 4<<20), Log: s.log,
+	})
+	return nil
+}
+
+func totalMemory() int64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 64 << 20 // the smallest guest that we support
+	}
+	return int64(info.Totalram) * int64(info.Unit)
+}
+
+func (s *system) configureNetwork(n *guestproto.BootNetwork) error {
+	if err := netconf.LoopbackUp(); err != nil {
+		s.log.Printf("%v", err) // a kernel without networking
+	}
+	if n == nil {
+		return nil
+	}
+	cfg, err := netconf.Parse(n.Address, n.Gateway)
+	if err != nil {
+		return err
+	}
+	return await(context.Background(), func() error { return netconf.Apply(cfg) })
+}
+
+// nameThings writes what a guest can live without: errors are logged.
+func (s *system) nameThings(b guestproto.Boot) {
+	root, err := mount.OpenRoot("/")
+	if err != nil {
+		s.log.Printf("%v", err)
+		return
+	}
+	defer root.Close()
+	if name := b.Hostname; name != "" {
+		if err := setHostname(root, name); err != nil {
+			s.log.Printf("%v", err)
+		}
+	}
+	if b.Network != nil && len(b.Network.DNS) > 0 {
+		if err := setResolver(root, b.Network.DNS); err != nil {
+			s.log.Printf("%v", err)
+		}
+	}
+	for _, sw := range sysctls {
+		err := os.WriteFile("/proc/sys/"+sw.path, []byte(sw.value), 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.log.Printf("set %s: %v", strings.ReplaceAll(sw.path, "/", "."), err)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package command
+
+import (
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperfleet/hyperfleet/internal/guestproto"
+	"github.com/hyperfleet/hyperfleet/internal/initd/process"
+)
+
+// Status is how a command ended.
+type Status struct {
+	Code     int    // -1 when killed by a signal
+	Signal   string // "SIGKILL", ...
+	TimedOut bool
+}
+
+// Command is one command, running or ended.
+type Command struct {
+	id     string
+	exited chan struct{} // the main process has been reaped
+	ended  chan struct{} // and the rings have all its output
+	status Status        // valid once exited is closed
+
+	input  input
+	stdout *output
+	stderr *output
+	tree   *process.Tree // nil when nothing was started
+	group  *process.Group
+
+	timedOut atomic.Bool
+
+	mu   sync.Mutex
+	turn *Turn // whose stream reads the output; nil without one
+
+	launched bool      // guarded by Engine.mu; before, nobody else may have it
+	released bool      // guarded by Engine.mu
+	endedAt  time.Time // guarded by Engine.mu
+}
+
+func newCommand(req Request) *Command {
+	return &Command{id: req.ID, exited: make(chan struct{}), ended: make(chan struct{})}
+}
+
+// Stdout and Stderr hold what the command printed.
+func (c *Command) Stdout() *guestproto.Ring { return c.stdout.ring }
+
+// Stderr is the other one.
+func (c *Command) Stderr() *guestproto.Ring { return c.stderr.ring }
+
+// Input claims the command's standard input.
+func (c *Command) Input() *InputClaim { return c.input.Claim() }
+
+// Ended is closed when the command has ended and its rings are complete.
+func (c *Command) Ended() <-chan struct{} { return c.ended }
+
+// Status says how the command ended; it is valid once Ended is closed.
+func (c *Command) Status() Status { return c.status }
+
+// Signal sends sig to the whole tree of the command.
+func (c *Command) Signal(sig syscall.Signal) error {
+	select {
+	case <-c.exited:
+		return guestproto.Errorf(guestproto.KindConflict, guestproto.CodeExecEnded, "exec %s has ended", c.id)
+	default:
+	}
+	return c.tree.Signal(sig)
+}
+
+// Turn is one stream's right to read a command's output.
+type Turn struct {
+	command *Command
+	lost    func()
+}
+
+// Follow takes over the command's output: lost of the turn before is called.
+// The caller ends its turn with Leave.
+func (c *Command) Follow(lost func()) *Turn {
+	t := &Turn{command: c, lost: lost}
+	c.mu.Lock()
+	before := c.turn
+	c.turn = t
+	c.mu.Unlock()
+	if before != nil {
+		before.lost()
+	}
+	return t
+}
+
+// Leave ends the turn. It is idempotent.
+func (t *Turn) Leave() {
+	t.command.mu.Lock()
+	defer t.command.mu.Unlock()
+	if t.command.turn == t {
+		t.command.turn = nil
+	}
+}
+
+// run waits for the end of a started command and of its output.
+func (c *Command) run(p *process.Process, timeout time.Duration, pumps *sync.WaitGroup) {
+	stop := c.limit(timeout)
+
+	<-p.Done()
+	stop()
+	c.input.close()
+	c.status = statusOf(p.Status(), c.timedOut.Load())
+	close(c.exited)
+	c.stdout.finish()
+	c.stderr.finish()
+	pumps.Wait()
+	if c.group != nil {
+		c.group.Release()
+	}
+}
+
+// limit kills the tree after the timeout, unless it is stopped before.
+func (c *Command) limit(timeout time.Duration) (stop func() bool) {
+	if timeout <= 0 {
+		return func() bool { return true }
+	}
+	return time.AfterFunc(timeout, func() {
+		select {
+		case <-c.exited:
+		default:
+			c.timedOut.Store(true)
+			_ = c.tree.Kill() // nobody is left to kill when it fails
+		}
+	}).Stop
+}
+
+func statusOf(ws syscall.WaitStatus, timedOut bool) Status {
+	if ws.Signaled() {
+		return Status{Code: -1, Signal: unix.SignalName(ws.Signal()), TimedOut: timedOut}
+	}
+	return Status{Code: ws.ExitStatus()}
+}
+
+// giveBack ends the reservations of the output.
+func (c *Command) giveBack() {
+	c.stdout.giveBack()
+	c.stderr.giveBack()
+}
+
+// dropOutput forgets the output of an ended command that nobody reads, and
+// reports whether that gave memory back.
+func (c *Command) dropOutput() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.turn != nil {
+		return false
+	}
+	out, err := c.stdout.drop(), c.stderr.drop()
+	return out || err
+}

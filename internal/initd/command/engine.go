@@ -1,0 +1,198 @@
+// Package command runs the commands that the host asks for: it finds the
+// program and the user, starts the command in a session and control group of
+// its own, keeps its output in rings, feeds its input, enforces its timeout,
+// and remembers how it ended until the host has taken note.
+//
+// A command does not depend on the host's session: it goes on when that breaks,
+// and its rings let a new session go on where the old one was cut. When its
+// main process has ended, what it left running in the background lives on (as
+// under sshd), unless the command was killed for its timeout.
+//
+// The package knows no frames and no streams of the session, only the rings and
+// errors of guestproto. All types are safe for concurrent use.
+package command
+
+import (
+	"log"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hyperfleet/hyperfleet/internal/guestproto"
+	"github.com/hyperfleet/hyperfleet/internal/initd/account"
+	"github.com/hyperfleet/hyperfleet/internal/initd/process"
+)
+
+// maxRunning bounds the commands that run at once.
+const maxRunning = 4096
+
+// Config is what an Engine works with.
+type Config struct {
+	Reaper   *process.Reaper
+	Groups   *process.Groups // nil where there is no cgroup2
+	Accounts account.Database
+	Memory   int64 // bytes that the output of all commands may take; 0 means 16 MiB
+	Log      *log.Logger
+}
+
+// Engine holds the commands of one guest.
+type Engine struct {
+	cfg    Config
+	memory *budget
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex
+	commands map[string]*Command
+	running  int
+	ended    []*Command // oldest first
+	closed   bool
+}
+
+// NewEngine returns an Engine without commands.
+func NewEngine(cfg Config) *Engine {
+	if cfg.Memory == 0 {
+		cfg.Memory = 16 << 20
+	}
+	e := &Engine{cfg: cfg, commands: map[string]*Command{}}
+	e.memory = newBudget(cfg.Memory, e.dropOldest)
+	return e
+}
+
+// Request is one command. Env is complete but for what the user gives (see
+// Environ); later entries win.
+type Request struct {
+	ID      string
+	Argv    []string
+	Env     []string
+	Dir     string // "" means /
+	User    string // see account.Database.Lookup
+	Stdin   bool   // false: the command reads /dev/null
+	Timeout time.Duration
+}
+
+// Start starts a command. A program that is not there or cannot be executed is
+// no error but a command that has ended with 127 or 126. Errors are
+// *guestproto.Error.
+func (e *Engine) Start(req Request) (*Command, error) {
+	c := newCommand(req)
+	if err := e.reserve(c); err != nil {
+		return nil, err
+	}
+	if err := e.launch(c, req); err != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.running--
+		delete(e.commands, req.ID)
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c.launched = true
+	return c, nil
+}
+
+func (e *Engine) reserve(c *Command) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.expire(time.Now())
+	switch {
+	case e.closed:
+		return guestproto.Errorf(guestproto.KindUnavailable, guestproto.CodeNotReady, "the guest is shutting down")
+	case e.commands[c.id] != nil:
+		return guestproto.Errorf(guestproto.KindConflict, guestproto.CodeExecExists, "exec %s exists already", c.id)
+	case e.running >= maxRunning:
+		return guestproto.Errorf(guestproto.KindExhausted, guestproto.CodeTooMany, "%d commands are running", e.running)
+	}
+	e.running++
+	e.commands[c.id] = c
+	return nil
+}
+
+// Get returns the command with the id, running or ended.
+func (e *Engine) Get(id string) (*Command, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.expire(time.Now())
+	if c := e.commands[id]; c != nil && c.launched {
+		return c, nil
+	}
+	return nil, guestproto.Errorf(guestproto.KindNotFound, guestproto.CodeExecNotFound, "exec %s not found", id)
+}
+
+// Release forgets ended commands, and running ones as soon as they end.
+// Unknown ids are ignored.
+func (e *Engine) Release(ids []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, id := range ids {
+		c := e.commands[id]
+		if c == nil {
+			continue
+		}
+		c.released = true
+		if i := slices.Index(e.ended, c); i >= 0 {
+			e.ended = slices.Delete(e.ended, i, i+1)
+			e.forget(c)
+		}
+	}
+}
+
+// Wait blocks until no command runs and none has left a process behind that
+// holds its output.
+func (e *Engine) Wait() { e.wg.Wait() }
+
+// Close makes Start fail from now on. Commands go on.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	return nil
+}
+
+// finished files an ended command, or forgets it when it was released before.
+func (e *Engine) finished(c *Command) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running--
+	c.endedAt = time.Now()
+	if c.released {
+		e.forget(c)
+		return
+	}
+	e.ended = append(e.ended, c)
+	e.expire(c.endedAt)
+}
+
+// expire forgets what was kept long enough. mu is held.
+func (e *Engine) expire(now time.Time) {
+	for len(e.ended) > 0 {
+		c := e.ended[0]
+		if len(e.ended) <= guestproto.MaxFinished && now.Sub(c.endedAt) < guestproto.FinishedFor {
+			return
+		}
+		e.ended = e.ended[1:]
+		e.forget(c)
+	}
+}
+
+// forget makes the id free; a stream that still reads the output goes on, as
+// the rings are only let go. mu is held.
+func (e *Engine) forget(c *Command) {
+	if e.commands[c.id] == c {
+		delete(e.commands, c.id)
+	}
+	c.giveBack()
+}
+
+// dropOldest forgets the output of the oldest ended command that no stream
+// reads, and reports whether there was one.
+func (e *Engine) dropOldest() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range e.ended {
+		if c.dropOutput() {
+			return true
+		}
+	}
+	return false
+}
