@@ -23,6 +23,7 @@ type draft struct {
 	size    int64 // disk space
 	length  int64
 	diffIDs []manifest.Digest
+	sizes   []int64 // of the uncompressed layers
 }
 
 // convert reads layers, the lowest first, into a new base. It leaves no file
@@ -55,7 +56,7 @@ func (s *Store) convert(ctx context.Context, uuid [16]byte, layers []layer.Sourc
 		if err := tree.Apply(ctx, l); err != nil {
 			return nil, err
 		}
-		d.diffIDs = append(d.diffIDs, l.DiffID)
+		d.diffIDs, d.sizes = append(d.diffIDs, l.DiffID), append(d.sizes, l.Size)
 	}
 	if _, err := w.Finish(tree.Finish()); err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ func (q *Quota) Bytes() int64 { return q.bytes.Load() }
 
 func (q *Quota) addBytes(n int64) error {
 	if q.bytes.Add(n) > q.MaxBytes {
-		return q.tooLarge()
+		return q.TooLarge()
 	}
 	return nil
 }
@@ -31,12 +31,13 @@ func (q *Quota) addBytes(n int64) error {
 // bytes of the archive, but time and, in the worst case, disk space.
 func (q *Quota) addContent(n int64) error {
 	if n > q.MaxBytes || q.content.Add(n) > q.MaxBytes {
-		return q.tooLarge()
+		return q.TooLarge()
 	}
 	return nil
 }
 
-func (q *Quota) tooLarge() error {
+// TooLarge is the error of an image with more than MaxBytes.
+func (q *Quota) TooLarge() error {
 	return errdefs.New(errdefs.Exhausted, "IMAGE_TOO_LARGE", "image unpacks to more than %d bytes", q.MaxBytes)
 }
 

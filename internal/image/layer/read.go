@@ -30,6 +30,7 @@ type Source struct {
 type Layer struct {
 	Entries []*Entry        // in the order of the archive
 	DiffID  manifest.Digest // of the uncompressed archive, as computed
+	Size    int64           // of the uncompressed archive in bytes
 }
 
 // Read reads src to its end and stores the content of its files in sink.
@@ -83,7 +84,7 @@ func unpack(w io.Writer, blob io.Reader, want manifest.Digest, q *Quota) error {
 
 func readArchive(r io.Reader, want manifest.Digest, sink Sink, q *Quota) (*Layer, error) {
 	hash := want.NewHash()
-	hashed := io.TeeReader(r, hash)
+	hashed := &sourceReader{r: r, hash: hash}
 	l := &Layer{}
 	tr := tar.NewReader(hashed)
 	for {
@@ -108,6 +109,7 @@ func readArchive(r io.Reader, want manifest.Digest, sink Sink, q *Quota) (*Layer
 	if want != "" && !want.Matches(hash) {
 		return nil, Corrupt(nil, "layer unpacks to other content than its diff id %s says", want)
 	}
+	l.Size = hashed.n
 	if l.DiffID = want; want == "" {
 		l.DiffID = manifest.Sum(hash)
 	}
@@ -142,15 +144,17 @@ func explain(err error) error {
 }
 
 // sourceReader remembers the error of what it reads from, so that it can be
-// told from an error of whoever reads it, and hashes if it has a hash.
+// told from an error of whoever reads it, counts, and hashes if it has a hash.
 type sourceReader struct {
 	r    io.Reader
 	hash io.Writer
+	n    int64 // bytes so far
 	err  error // the first but io.EOF
 }
 
 func (s *sourceReader) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
+	s.n += int64(n)
 	if s.hash != nil {
 		s.hash.Write(p[:n])
 	}
