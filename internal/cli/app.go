@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/buildinfo"
+)
+
+// Backend is what only the process with the engine in it can do. Package
+// daemon has the functions; main joins them.
+type Backend struct {
+	// Serve runs the daemon until ctx ends.
+	Serve func(ctx context.Context, log io.Writer) error
+	// Embed starts the engine in this process, on a private socket, and
+	// returns the client's Host for it. close ends it and leaves no machine
+	// untended that it would not have left as a daemon.
+	Embed func(ctx context.Context, log io.Writer) (host string, close func() error, err error)
+	// Setup gets a guest kernel and tells each step. What it returns says which
+	// kernel there is now; "" is none (a dry run).
+	Setup func(ctx context.Context, o SetupRequest, step func(name, state, detail string)) (string, error)
+}
+
+// SetupRequest is what Backend.Setup shall do.
+type SetupRequest = struct {
+	Kernel, Modules string // paths; "" means the distribution's kernel
+	Update, DryRun  bool
+}
+
+// App is one run of the program: what it reads and writes.
+type App struct {
+	Backend Backend
+	Stdin   io.Reader
+	Stdout  io.Writer
+	Stderr  io.Writer
+	Getenv  func(string) string
+
+	signals *signalRouter
+}
+
+// Main runs the command that args name and returns the exit code.
+func (a *App) Main(ctx context.Context, args []string) int {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	a.signals = newSignalRouter(cancel)
+	defer a.signals.close()
+	g := &globals{App: a}
+	root := newRootCommand(g)
+	root.SetArgs(args)
+	root.SetIn(a.Stdin)
+	root.SetOut(a.Stdout)
+	root.SetErr(a.Stderr)
+	err := root.ExecuteContext(ctx)
+	if sig, ok := errors.AsType[signalError](context.Cause(ctx)); ok && err != nil {
+		err = sig
+	}
+	return g.report(err)
+}
+
+// NewApp is an App on the process's own streams and environment.
+func NewApp(b Backend) *App {
+	return &App{Backend: b, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv}
+}
+
+// globals are the options that every command has.
+type globals struct {
+	*App
+	host   string
+	output string
+}
+
+const rootHelp = `Hyperfleet turns OCI images into microVMs.
+
+EXIT STATUS
+  The command's own, for run and exec. 128+N when signal N ended it, 124 when
+  its timeout passed, 127 when it was not found, 126 when it is no program.
+  125 for errors of Hyperfleet itself; 130 and 143 when interrupted.
+
+ENVIRONMENT
+  HYPERFLEET_HOST               unix:///path, http://host:port or https://host:port
+  HYPERFLEET_API_KEY            key for a daemon that asks for one
+  HYPERFLEET_REGISTRY_PASSWORD  password beside --username
+`
+
+func newRootCommand(g *globals) *cobra.Command {
+	root := &cobra.Command{
+		Use: "hyperfleet", Short: "OCI images as microVMs", Long: rootHelp,
+		SilenceUsage: true, SilenceErrors: true, Version: buildinfo.Version(),
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if g.output != "table" && g.output != "json" {
+				return fmt.Errorf("output %q: want table or json", g.output)
+			}
+			return nil
+		},
+	}
+	root.PersistentFlags().StringVar(&g.host, "host", "", "where the daemon is (default $HYPERFLEET_HOST, or "+hyperfleet.DefaultHost+")")
+	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table or json")
+	machine := newMachineCommand(g)
+	image := newImageCommand(g)
+	root.AddCommand(newServeCommand(g), newSetupCommand(g), newRunCommand(g), machine, image, newVersionCommand(g))
+	for _, alias := range []*cobra.Command{
+		newPsCommand(g), newExecCommand(g), newCpCommand(g), newRmCommand(g), newStartCommand(g),
+		newStopCommand(g), newRestartCommand(g), newLogsCommand(g), newPullCommand(g),
+	} {
+		root.AddCommand(alias)
+	}
+	return root
+}
+
+// address is the client's Host.
+func (g *globals) address() string {
+	if g.host != "" {
+		return g.host
+	}
+	return g.Getenv("HYPERFLEET_HOST")
+}
+
+func (g *globals) client() *hyperfleet.Client {
+	return &hyperfleet.Client{Host: g.address(), APIKey: g.Getenv("HYPERFLEET_API_KEY")}
+}
