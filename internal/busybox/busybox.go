@@ -79,11 +79,11 @@ func find(ctx context.Context, opts Options) ([]byte, error) {
 			return b, nil
 		}
 	}
-	return download(ctx, opts.Apt)
+	return Download(ctx, opts.Apt)
 }
 
-// download takes BusyBox out of Debian's package.
-func download(ctx context.Context, apt debian.Apt) (binary []byte, err error) {
+// Download returns the BusyBox of Debian's package, without installing it.
+func Download(ctx context.Context, apt debian.Apt) (binary []byte, err error) {
 	pkg, err := apt.Find(ctx, debianPackage)
 	if err != nil {
 		return nil, err
