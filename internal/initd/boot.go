@@ -26,6 +26,7 @@ type system struct {
 	log       *log.Logger
 	initramfs bool
 	reaper    *process.Reaper
+	modules   *modules // of the initramfs; without one there are none
 
 	groups *process.Groups
 	engine *command.Engine
@@ -63,7 +64,10 @@ func (s *system) early() error {
 	if err := mount.Create(root, kernelTable()); err != nil {
 		return err
 	}
-	return loadModules(modulesList, modulesDir)
+	if s.modules, err = openModules(modulesList, modulesDir); err != nil {
+		return err
+	}
+	return s.modules.load()
 }
 
 // setup makes the guest what the host's boot message says, and returns what runs
@@ -86,6 +90,7 @@ func (s *system) setup(b guestproto.Boot) (*command.Engine, error) {
 		return nil, err
 	}
 	s.nameThings(b)
+	go s.loadLater()
 	return s.engine, nil
 }
 
@@ -217,6 +222,12 @@ func (s *system) startEngine() error {
 	return nil
 }
 
+func (s *system) loadLater() {
+	if err := s.modules.loadLater(); err != nil {
+		s.log.Printf("%v", err)
+	}
+}
+
 func totalMemory() int64 {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
@@ -232,6 +243,7 @@ func (s *system) configureNetwork(n *guestproto.BootNetwork) error {
 	if n == nil {
 		return nil
 	}
+	s.loadLater() // the interface's driver is among them
 	cfg, err := netconf.Parse(n.Address, n.Gateway)
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ func Main(version string) error {
 	if os.Getpid() != 1 {
 		return errNotInit
 	}
-	s := &system{log: newLog(os.Stderr), first: -1}
+	s := &system{log: newLog(os.Stderr), modules: &modules{}, first: -1}
 	defer func() {
 		// A panic of process 1 would be one of the kernel.
 		if v := recover(); v != nil {
@@ -85,6 +85,8 @@ func (s *system) serve(ctx context.Context, agent *Agent) {
 	case ep == endpoint{}:
 		s.log.Printf("no host: the kernel command line has no %s", agentKey)
 		return
+	case ep.vsock != 0:
+		s.loadLater() // vsock's transport is among them
 	}
 	err = agent.Serve(ctx, func(ctx context.Context) (io.ReadWriteCloser, error) { return ep.dial(ctx) })
 	s.log.Printf("agent ended: %v", err)

@@ -7,34 +7,74 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// loadModules loads the modules of a list, in its order, from dir. One that is
-// loaded already, or that is not there since the kernel has it built in, is
-// fine. A module that does not load is no reason to stop: what needs it will
-// say so; the errors are returned joined.
-func loadModules(list, dir string) error {
+// modules are the kernel modules of the initramfs, in load order: those that
+// the root and the agent's serial port need, and those for later. The latter are
+// opened at once, as the initramfs is gone then.
+type modules struct {
+	now   []string // file names
+	later []*os.File
+	once  sync.Once
+}
+
+// openModules reads a list, one file name per line; an empty line comes before
+// those for later. One that is not there is built into the kernel.
+func openModules(list, dir string) (*modules, error) {
 	b, err := os.ReadFile(list)
 	if err != nil {
-		return fmt.Errorf("load modules: %w", err)
+		return nil, fmt.Errorf("list modules: %w", err)
 	}
-	var errs []error
-	for name := range strings.FieldsSeq(string(b)) {
-		err := loadModule(path.Join(dir, path.Base(name)))
-		if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("load module %s: %w", name, err))
+	m := &modules{}
+	now, later, _ := strings.Cut(string(b), "\n\n")
+	for name := range strings.FieldsSeq(now) {
+		m.now = append(m.now, path.Join(dir, path.Base(name)))
+	}
+	for name := range strings.FieldsSeq(later) {
+		if f, err := os.Open(path.Join(dir, path.Base(name))); err == nil {
+			m.later = append(m.later, f)
 		}
+	}
+	return m, nil
+}
+
+// load loads what is needed at once. A module that does not load is no reason
+// to stop: what needs it will say so; the errors are returned joined.
+func (m *modules) load() error {
+	var errs []error
+	for _, name := range m.now {
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = loadModule(f)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-func loadModule(file string) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
+// loadLater loads the rest, once; later calls wait for the first.
+func (m *modules) loadLater() (err error) {
+	m.once.Do(func() {
+		var errs []error
+		for _, f := range m.later {
+			errs = append(errs, loadModule(f))
+		}
+		err = errors.Join(errs...)
+	})
+	return err
+}
+
+// loadModule loads and closes f. What is loaded already is fine.
+func loadModule(f *os.File) error {
 	defer f.Close()
-	return unix.FinitModule(int(f.Fd()), "", 0)
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("load module %s: %w", path.Base(f.Name()), err)
+	}
+	return nil
 }
