@@ -1,0 +1,223 @@
+// Package config is the only reader of the daemon's environment: every
+// variable, its default, and what it accepts. The values are checked here, so
+// that a wrong one ends the program with a sentence that names the variable.
+//
+// What is not here: the CLI's own three variables (package cli), and what the
+// values are for (package daemon, its only caller). Config is a plain value.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// Config is the daemon's configuration. The tags say all: the variable, its
+// default, and in words what it accepts.
+type Config struct {
+	StateDir string `env:"HYPERFLEET_STATE_DIR" envDefault:"/var/lib/hyperfleet" accepts:"an absolute path"`
+	RunDir   string `env:"HYPERFLEET_RUN_DIR" envDefault:"/run/hyperfleet" accepts:"an absolute path of at most 98 bytes, since it holds the socket api.sock"`
+	Database string `env:"DATABASE_PATH" accepts:"a path; default hyperfleet.db in the state folder"`
+	LogLevel Level  `env:"HYPERFLEET_LOG_LEVEL" envDefault:"info" accepts:"debug, info, warn or error"`
+
+	Port        uint16 `env:"PORT" envDefault:"3000" accepts:"a TCP port, 1 to 65535"`
+	DisableAuth string `env:"DISABLE_AUTH" accepts:"true, to listen on all interfaces without authentication"`
+
+	Runtime string `env:"HYPERFLEET_RUNTIME" envDefault:"auto" accepts:"auto or qemu"`
+	QEMU    string `env:"HYPERFLEET_QEMU_BIN" accepts:"the QEMU system emulator; default: the one on PATH"`
+	UIDBase uint32 `env:"HYPERFLEET_UID_BASE" envDefault:"900000" accepts:"a number; machines' VMMs run as this uid plus a small one, or as the daemon's own user for 0"`
+	Init    string `env:"HYPERFLEET_INIT_PATH" accepts:"the path of hyperfleet-init; default: beside this program, or /usr/lib/hyperfleet"`
+
+	Kernel      string   `env:"HYPERFLEET_KERNEL_IMAGE_PATH" accepts:"the path of a guest kernel; default: the one of hyperfleet setup"`
+	KernelArgs  string   `env:"HYPERFLEET_KERNEL_ARGS" accepts:"arguments that are added to every guest's kernel command line"`
+	Rootfs      string   `env:"HYPERFLEET_ROOTFS_PATH" accepts:"the path of an ext4 file for machines without image"`
+	AllowedDirs []string `env:"HYPERFLEET_ALLOWED_DIRS" accepts:"absolute paths, separated by commas, of folders that callers may name kernels and root filesystems in"`
+
+	ImageDir           string   `env:"HYPERFLEET_OCI_CACHE_DIR" accepts:"an absolute path; default images in the state folder"`
+	ImageMaxBytes      int64    `env:"HYPERFLEET_OCI_MAX_CACHE_SIZE" envDefault:"10737418240" accepts:"a number of bytes above 0"`
+	DiskMiB            int      `env:"HYPERFLEET_OCI_DEFAULT_ROOTFS_SIZE_MIB" envDefault:"1024" accepts:"a number of MiB, at least 64"`
+	InsecureRegistries []string `env:"HYPERFLEET_INSECURE_REGISTRIES" accepts:"hosts, separated by commas, that plain HTTP is used for"`
+
+	MaxVCPUs    int          `env:"HYPERFLEET_MAX_VCPUS" envDefault:"32" accepts:"how many vCPUs one machine may have, 1 or more"`
+	MaxMemMiB   int          `env:"HYPERFLEET_MAX_MEM_MIB" envDefault:"1048576" accepts:"how much memory one machine may have in MiB, 64 or more"`
+	MaxDiskMiB  int          `env:"HYPERFLEET_MAX_DISK_MIB" envDefault:"1048576" accepts:"how large a machine's disk may be in MiB, 64 or more"`
+	BootTimeout Milliseconds `env:"HYPERFLEET_BOOT_TIMEOUT" envDefault:"60000" accepts:"milliseconds above 0"`
+	StopGrace   Milliseconds `env:"HYPERFLEET_STOP_GRACE" envDefault:"10000" accepts:"milliseconds above 0"`
+
+	FileMaxSize int64        `env:"HYPERFLEET_FILE_MAX_SIZE" envDefault:"104857600" accepts:"a number of bytes above 0"`
+	FileTimeout Milliseconds `env:"HYPERFLEET_FILE_TRANSFER_TIMEOUT" envDefault:"60000" accepts:"milliseconds above 0"`
+
+	ExecTimeout    Milliseconds `env:"HYPERFLEET_EXEC_DEFAULT_TIMEOUT" envDefault:"30000" accepts:"milliseconds above 0, for commands that name no timeout"`
+	ExecMaxTimeout Milliseconds `env:"HYPERFLEET_EXEC_MAX_TIMEOUT" envDefault:"3600000" accepts:"milliseconds above 0; longer timeouts are shortened to it"`
+	ExecMaxOutput  int64        `env:"HYPERFLEET_EXEC_MAX_OUTPUT" envDefault:"268435456" accepts:"a number of bytes above 0"`
+	ExecGrace      Milliseconds `env:"HYPERFLEET_EXEC_REATTACH_GRACE" envDefault:"60000" accepts:"milliseconds above 0 that a streamed command waits for its client to come back"`
+
+	OpenNetwork bool `env:"HYPERFLEET_ALLOW_UNGUARDED_NETWORK" envDefault:"false" accepts:"true, to give machines a network although guests could reach the host's own services through it; false otherwise"`
+}
+
+// Milliseconds is a duration that the environment gives in milliseconds.
+type Milliseconds int64
+
+// Duration converts it.
+func (m Milliseconds) Duration() time.Duration { return time.Duration(m) * time.Millisecond }
+
+// Level is a log level.
+type Level struct{ slog.Level }
+
+// maxRunDir leaves room for "/api.sock" in the 107 bytes that a unix socket's
+// address holds beside its final NUL (unix(7)).
+const maxRunDir = 98
+
+// Load reads the configuration from the process's environment.
+func Load() (Config, error) {
+	return Parse(env.ToMap(os.Environ()))
+}
+
+// Parse reads the configuration from vars. Its error tells of every wrong one.
+func Parse(vars map[string]string) (Config, error) {
+	set := make(map[string]string, len(vars))
+	for k, v := range vars {
+		if v != "" { // an empty variable is an unset one
+			set[k] = v
+		}
+	}
+	var c Config
+	if err := env.ParseWithOptions(&c, env.Options{Environment: set}); err != nil {
+		return Config{}, explain(err, set)
+	}
+	c.setDefaults()
+	return c, c.check(set)
+}
+
+func (c *Config) setDefaults() {
+	if c.Database == "" {
+		c.Database = filepath.Join(c.StateDir, "hyperfleet.db")
+	}
+	if c.ImageDir == "" {
+		c.ImageDir = filepath.Join(c.StateDir, "images")
+	}
+}
+
+// field finds the variable behind a field of Config.
+func field(name string) (variable, accepts string) {
+	f, _ := reflect.TypeFor[Config]().FieldByName(name)
+	return f.Tag.Get("env"), f.Tag.Get("accepts")
+}
+
+func wrong(name, value string) error {
+	variable, accepts := field(name)
+	return fmt.Errorf("%s=%q: want %s", variable, value, accepts)
+}
+
+// explain names the variables that could not be parsed.
+func explain(err error, vars map[string]string) error {
+	all, ok := errors.AsType[env.AggregateError](err)
+	if !ok {
+		return err
+	}
+	var errs []error
+	for _, e := range all.Errors {
+		p, ok := errors.AsType[env.ParseError](e)
+		if !ok {
+			errs = append(errs, e)
+			continue
+		}
+		variable, _ := field(p.Name)
+		errs = append(errs, wrong(p.Name, vars[variable]))
+	}
+	return errors.Join(errs...)
+}
+
+// check finds values that parse but make no sense.
+func (c *Config) check(vars map[string]string) error {
+	rules := map[string]bool{
+		"StateDir":       filepath.IsAbs(c.StateDir),
+		"RunDir":         filepath.IsAbs(c.RunDir) && len(filepath.Clean(c.RunDir)) <= maxRunDir,
+		"ImageDir":       filepath.IsAbs(c.ImageDir) || vars["HYPERFLEET_OCI_CACHE_DIR"] == "",
+		"Port":           c.Port > 0,
+		"Runtime":        c.Runtime == "auto" || c.Runtime == "qemu",
+		"UIDBase":        c.UIDBase < 1<<31,
+		"DiskMiB":        c.DiskMiB >= 64,
+		"ImageMaxBytes":  c.ImageMaxBytes > 0,
+		"MaxVCPUs":       c.MaxVCPUs >= 1,
+		"MaxMemMiB":      c.MaxMemMiB >= 64,
+		"MaxDiskMiB":     c.MaxDiskMiB >= 64,
+		"BootTimeout":    c.BootTimeout > 0,
+		"StopGrace":      c.StopGrace > 0,
+		"FileMaxSize":    c.FileMaxSize > 0,
+		"FileTimeout":    c.FileTimeout > 0,
+		"ExecTimeout":    c.ExecTimeout > 0,
+		"ExecMaxTimeout": c.ExecMaxTimeout > 0,
+		"ExecMaxOutput":  c.ExecMaxOutput > 0,
+		"ExecGrace":      c.ExecGrace > 0,
+	}
+	rules["AllowedDirs"] = !slices.ContainsFunc(c.AllowedDirs, func(dir string) bool { return !filepath.IsAbs(dir) })
+	var errs []error
+	t := reflect.TypeFor[Config]()
+	for i := range t.NumField() { // in the order of Config
+		name := t.Field(i).Name
+		if good, ruled := rules[name]; ruled && !good {
+			variable, _ := field(name)
+			errs = append(errs, wrong(name, vars[variable]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Public reports whether the API is served on all interfaces.
+func (c *Config) Public() bool { return c.DisableAuth == "true" }
+
+// Address is where the API listens: on the loopback only, unless the operator
+// wants it open.
+func (c *Config) Address() string {
+	host := "127.0.0.1"
+	if c.Public() {
+		host = ""
+	}
+	return net.JoinHostPort(host, fmt.Sprint(c.Port))
+}
+
+// Socket is the path of the API's unix socket.
+func (c *Config) Socket() string { return filepath.Join(c.RunDir, "api.sock") }
+
+// KernelDir is where guest kernels are kept.
+func (c *Config) KernelDir() string { return filepath.Join(c.StateDir, "kernel") }
+
+// InitPath finds hyperfleet-init: where the configuration says, beside the
+// running program, or where packages put it.
+func (c *Config) InitPath() string {
+	if c.Init != "" {
+		return c.Init
+	}
+	if exe, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(exe), "hyperfleet-init")
+		if _, err := os.Stat(beside); err == nil {
+			return beside
+		}
+	}
+	return "/usr/lib/hyperfleet/hyperfleet-init"
+}
+
+// Variables lists every variable with its default and what it accepts, for
+// documentation.
+func Variables() []Variable {
+	t := reflect.TypeFor[Config]()
+	list := make([]Variable, t.NumField())
+	for i := range list {
+		tag := t.Field(i).Tag
+		list[i] = Variable{Name: tag.Get("env"), Default: tag.Get("envDefault"), Accepts: strings.TrimSpace(tag.Get("accepts"))}
+	}
+	return list
+}
+
+// Variable describes one variable.
+type Variable struct{ Name, Default, Accepts string }

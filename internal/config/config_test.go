@@ -1,0 +1,81 @@
+package config
+
+import (
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDefaults(t *testing.T) {
+	c, err := Parse(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Database != "/var/lib/hyperfleet/hyperfleet.db" || c.ImageDir != "/var/lib/hyperfleet/images" {
+		t.Errorf("database %s, images %s", c.Database, c.ImageDir)
+	}
+	if c.Address() != "127.0.0.1:3000" || c.Socket() != "/run/hyperfleet/api.sock" || c.Public() {
+		t.Errorf("listens on %s and %s", c.Address(), c.Socket())
+	}
+	if c.FileTimeout.Duration() != time.Minute || c.LogLevel.Level != slog.LevelInfo {
+		t.Errorf("file timeout %v, log level %v", c.FileTimeout.Duration(), c.LogLevel)
+	}
+}
+
+func TestStateDirMovesTheRest(t *testing.T) {
+	c, err := Parse(map[string]string{"HYPERFLEET_STATE_DIR": "/srv/hf", "DATABASE_PATH": "", "DISABLE_AUTH": "true"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if filepath.Dir(c.Database) != "/srv/hf" || c.ImageDir != "/srv/hf/images" || c.KernelDir() != "/srv/hf/kernel" {
+		t.Errorf("%+v", c)
+	}
+	if c.Address() != ":3000" {
+		t.Errorf("listens on %s, want all interfaces", c.Address())
+	}
+}
+
+// Only the exact word opens the API.
+func TestDisableAuthIsExact(t *testing.T) {
+	for _, v := range []string{"1", "TRUE", "yes", "true "} {
+		if c, err := Parse(map[string]string{"DISABLE_AUTH": v}); err != nil || c.Public() {
+			t.Errorf("DISABLE_AUTH=%q: public %v, %v", v, c.Public(), err)
+		}
+	}
+}
+
+// Every wrong value is told with its variable and what that accepts.
+func TestWrongValues(t *testing.T) {
+	wrong := map[string]string{
+		"PORT": "70000", "HYPERFLEET_STATE_DIR": "relative", "HYPERFLEET_RUN_DIR": "/" + strings.Repeat("r", 98),
+		"HYPERFLEET_LOG_LEVEL": "loud", "HYPERFLEET_OCI_MAX_CACHE_SIZE": "10G", "HYPERFLEET_FILE_MAX_SIZE": "-1",
+		"HYPERFLEET_OCI_DEFAULT_ROOTFS_SIZE_MIB": "1", "HYPERFLEET_RUNTIME": "docker", "HYPERFLEET_EXEC_MAX_TIMEOUT": "1h",
+		"HYPERFLEET_ALLOWED_DIRS": "a,b", "HYPERFLEET_ALLOW_UNGUARDED_NETWORK": "maybe", "HYPERFLEET_UID_BASE": "-5",
+		"HYPERFLEET_OCI_CACHE_DIR": "cache", "HYPERFLEET_BOOT_TIMEOUT": "0",
+	}
+	for name, value := range wrong {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse(map[string]string{name: value})
+			if err == nil || !strings.Contains(err.Error(), name+"=") || !strings.Contains(err.Error(), ": want ") {
+				t.Errorf("%s=%s: %v", name, value, err)
+			}
+		})
+	}
+	_, err := Parse(map[string]string{"PORT": "0", "HYPERFLEET_STATE_DIR": "x"})
+	if err == nil || strings.Count(err.Error(), "want") != 2 {
+		t.Errorf("two wrong values: %v", err)
+	}
+}
+
+// The table in the documentation is made from Variables.
+func TestVariablesAreDocumented(t *testing.T) {
+	seen := map[string]bool{}
+	for _, v := range Variables() {
+		if v.Name == "" || v.Accepts == "" || seen[v.Name] {
+			t.Errorf("variable %+v", v)
+		}
+		seen[v.Name] = true
+	}
+}
