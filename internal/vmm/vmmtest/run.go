@@ -1,0 +1,268 @@
+package vmmtest
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+	"github.com/hyperfleet/hyperfleet/internal/machine"
+)
+
+func testCapabilities(t *testing.T, s Suite) {
+	d := s.New()
+	caps, err := d.Capabilities(deadline(t))
+	must(t, err)
+	if d.Name() == "" || caps.Version == "" {
+		t.Errorf("name %q, version %q", d.Name(), caps.Version)
+	}
+	if (caps.Accel == "kvm") != (caps.AccelReason == "") {
+		t.Errorf("acceleration %q with reason %q", caps.Accel, caps.AccelReason)
+	}
+}
+
+func testAgent(t *testing.T, s Suite) {
+	g := s.boot(t, s.config(t))
+	if pid := g.ask("hello"); pid != "1" {
+		t.Errorf("init is process %s", pid)
+	}
+	sent := make([]byte, 3<<20)
+	rand.Read(sent)
+	go func() {
+		fmt.Fprintf(g.agent, "echo %d\n", len(sent))
+		g.agent.Write(sent)
+	}()
+	if _, err := g.answer(); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(sent))
+	if _, err := io.ReadFull(g.lines, got); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, sent) {
+		t.Error("bytes came back changed")
+	}
+	// The channel is served again after a break.
+	g.hangUp()
+	if pid := g.ask("hello"); pid != "1" {
+		t.Errorf("init is process %s", pid)
+	}
+}
+
+func testDrives(t *testing.T, s Suite) {
+	cfg := s.config(t)
+	g := s.boot(t, cfg)
+	want := "vda:base:1048576:1 vdb:disk:2097152:0"
+	if got := g.ask("disks"); got != want {
+		t.Errorf("disks %q, want %q", got, want)
+	}
+	if got := g.read("/dev/vda", 0, 14); got != "read-only base" {
+		t.Errorf("base holds %q", got)
+	}
+	g.ask("write /dev/vdb 4096 %x", "from the guest")
+	if got := g.read("/dev/vdb", 4096, 14); got != "from the guest" {
+		t.Errorf("disk holds %q", got)
+	}
+	if _, err := g.try("write /dev/vda 4096 00"); err == nil {
+		t.Error("the base could be written")
+	}
+	// The guest has flushed it, so it survives the VMM.
+	g.end()
+	onHost, err := os.ReadFile(cfg.Drives[1].Path)
+	must(t, err)
+	if got := string(onHost[4096 : 4096+14]); got != "from the guest" {
+		t.Errorf("disk holds %q after the end", got)
+	}
+	base, err := os.ReadFile(cfg.Drives[0].Path)
+	must(t, err)
+	if string(bytes.TrimRight(base, "\x00")) != "read-only base" {
+		t.Error("the base has changed")
+	}
+}
+
+func testConsole(t *testing.T, s Suite) {
+	cfg := s.config(t)
+	cfg.KernelArgs = "loglevel=6"
+	g := s.boot(t, cfg)
+	g.ask("print a line of its own")
+	g.await("a line of its own", func() bool { return strings.Contains(g.console(), "a line of its own") })
+	if out := g.console(); !strings.Contains(out, "Linux version") {
+		t.Errorf("the console does not start at the first line: %.200q", out)
+	}
+	args := g.ask("cat /proc/cmdline")
+	for _, want := range []string{"panic=-1", "loglevel=6"} {
+		if !strings.Contains(args, want) {
+			t.Errorf("kernel command line %q lacks %s", args, want)
+		}
+	}
+}
+
+func testPause(t *testing.T, s Suite) {
+	g := s.boot(t, s.config(t))
+	before := g.clock()
+	must(t, g.vm.Pause(deadline(t)))
+	const pause = 3 * time.Second
+	<-time.After(pause)
+	must(t, g.vm.Resume(deadline(t)))
+	if passed := g.clock() - before; passed > pause-time.Second {
+		t.Errorf("%v passed for a guest that stood still for %v", passed, pause)
+	}
+}
+
+func (g *guest) clock() time.Duration {
+	g.t.Helper()
+	ns, err := strconv.ParseInt(g.ask("clock"), 10, 64)
+	must(g.t, err)
+	return time.Duration(ns)
+}
+
+func testTwice(t *testing.T, s Suite) {
+	cfg := s.config(t)
+	g := s.boot(t, cfg)
+	g.ask("hello")
+	requireCode(t, g.driver.Prepare(deadline(t), cfg), "VMM_RUNNING")
+	_, err := g.driver.Boot(deadline(t), cfg)
+	requireCode(t, err, "VMM_RUNNING")
+	ctx := deadline(t)
+	for _, call := range []func() error{
+		func() error { return g.vm.Pause(ctx) },
+		func() error { return g.vm.Resume(ctx) },
+		func() error { return g.vm.Kill(ctx) },
+		func() error { return g.driver.Release(ctx, cfg) },
+		func() error { return g.vm.Close() },
+	} {
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := call(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		must(t, call())
+	}
+	if err := g.vm.Pause(ctx); err == nil {
+		t.Error("a VMM that has ended was paused")
+	}
+	if _, err := g.vm.DialAgent(ctx); err == nil {
+		t.Error("a VMM that has ended was dialed")
+	}
+}
+
+func testReboot(t *testing.T, s Suite) {
+	g := s.boot(t, s.config(t))
+	g.ask("hello")
+	fmt.Fprintln(g.agent, "reboot")
+	exit := g.awaitExit(patience)
+	if !exit.Known || exit.Code != 0 || exit.Signal != "" || exit.At.IsZero() {
+		t.Errorf("exit is %+v", exit)
+	}
+	_, err := g.vm.DialAgent(deadline(t))
+	requireCode(t, err, "VMM_DIED")
+	requireCode(t, g.vm.Pause(deadline(t)), "VMM_DIED")
+}
+
+func testPanic(t *testing.T, s Suite) {
+	g := s.boot(t, s.config(t))
+	g.ask("hello")
+	fmt.Fprintln(g.agent, "panic")
+	if exit := g.awaitExit(patience); !strings.Contains(exit.Console, "Kernel panic - not syncing") {
+		t.Errorf("exit is %+v", exit)
+	}
+}
+
+func testKilled(t *testing.T, s Suite) {
+	g := s.boot(t, s.config(t))
+	g.ask("hello")
+	must(t, unix.Kill(g.vm.Process().PID, unix.SIGKILL))
+	exit := g.awaitExit(time.Second)
+	if !exit.Known || exit.Code != -1 || exit.Signal != "SIGKILL" {
+		t.Errorf("exit is %+v", exit)
+	}
+}
+
+func testBadKernel(t *testing.T, s Suite) {
+	cfg := s.config(t)
+	cfg.KernelPath = filepath.Join(t.TempDir(), "kernel")
+	must(t, os.WriteFile(cfg.KernelPath, bytes.Repeat([]byte("no kernel "), 1000), 0o644))
+	d := s.New()
+	leaves(t, d, cfg)
+	must(t, d.Prepare(deadline(t), cfg))
+	_, err := d.Boot(deadline(t), cfg)
+	requireCode(t, err, "VMM_BOOT_FAILED")
+	if !strings.Contains(errdefs.Public(err), "kernel") {
+		t.Errorf("the error does not tell the VMM's reason: %v", err)
+	}
+	if left := processesOf(t, cfg.UID); len(left) > 0 {
+		t.Errorf("processes are left before Release: %v", left)
+	}
+	// The next boot of the same machine is not disturbed.
+	cfg.KernelPath = s.Files.KernelPath
+	s.boot(t, cfg).ask("hello")
+}
+
+func testMissing(t *testing.T, s Suite) {
+	for code, spoil := range map[string]func(*machine.VMConfig){
+		"KERNEL_NOT_FOUND": func(c *machine.VMConfig) { c.KernelPath += ".gone" },
+		"INITRD_NOT_FOUND": func(c *machine.VMConfig) { c.InitrdPath += ".gone" },
+		"DRIVE_NOT_FOUND":  func(c *machine.VMConfig) { c.Drives[0].Path += ".gone" },
+		"VALIDATION_ERROR": func(c *machine.VMConfig) { c.UID, c.GID = 0, 0 },
+	} {
+		cfg := s.config(t)
+		spoil(&cfg)
+		requireCode(t, s.New().Prepare(deadline(t), cfg), code)
+		nothingLeft(t, machine.VMConfig{ID: cfg.ID, RunDir: cfg.RunDir, UID: s.UIDBase})
+	}
+}
+
+func testRelease(t *testing.T, s Suite) {
+	cfg := s.config(t)
+	g := s.boot(t, cfg)
+	g.ask("hello")
+	must(t, g.driver.Release(deadline(t), machine.VMConfig{ID: cfg.ID, RunDir: cfg.RunDir, UID: cfg.UID}))
+	g.awaitExit(time.Second)
+	nothingLeft(t, cfg)
+}
+
+func testTwo(t *testing.T, s Suite) {
+	shared := s.config(t)
+	a, b := s.config(t), s.config(t)
+	a.Drives[0], b.Drives[0] = shared.Drives[0], shared.Drives[0]
+	one, two := s.boot(t, a), s.boot(t, b)
+	one.ask("write /dev/vdb 0 %x", "one")
+	two.ask("write /dev/vdb 0 %x", "two")
+	if got := one.read("/dev/vdb", 0, 3) + two.read("/dev/vdb", 0, 3); got != "onetwo" {
+		t.Errorf("the disks hold %q", got)
+	}
+	// A disk belongs to one machine.
+	c := s.config(t)
+	c.Drives[1] = a.Drives[1]
+	d := s.New()
+	leaves(t, d, c)
+	must(t, d.Prepare(deadline(t), c))
+	_, err := d.Boot(deadline(t), c)
+	requireCode(t, err, "VMM_BOOT_FAILED")
+}
+
+// await waits until what is asked for is so.
+func (g *guest) await(what string, ok func() bool) {
+	g.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			g.t.Fatalf("no %s after %v; console: %s", what, patience, g.console())
+		}
+	}
+}
