@@ -44,7 +44,7 @@ var layers = []layer{
 	{"internal/busybox", []string{"internal/errdefs", "internal/kernel/...", "github.com/google/go-containerregistry"}, "makes the demo's image"},
 	{"internal/vmm/qemu", []string{"internal/machine", "internal/errdefs", "internal/vmm/...", "golang.org/x/sys", "golang.org/x/sync"}, "a driver knows neither images nor networks"},
 	{"internal/vmm/process", []string{"golang.org/x/sys"}, "a leaf of the drivers"},
-	{"internal/vmm/console", nil, "a leaf of the drivers"},
+	{"internal/vmm/console", []string{"golang.org/x/sys"}, "a leaf of the drivers"},
 	{"internal/network", []string{"internal/errdefs", "github.com/google/nftables", "golang.org/x/sys"}, "the only importer of netlink and nftables"},
 	{"internal/guest", []string{"internal/machine", "internal/errdefs", "internal/guestproto"}, "the host's end of the session"},
 	{"internal/initd", []string{"internal/guestproto", "golang.org/x/sys"}, "runs in the guest: small, and knows nothing of the host"},
