@@ -158,8 +158,7 @@ func (m *Manager) lost(ctx context.Context, mc *Machine, cause error) error {
 		err = errdefs.Wrap(cause, errdefs.Runtime, "VMM_EXITED", "the VMM ended while the daemon was away")
 	}
 	m.cfg.Log.Warn("machine failed", "machine", mc.ID, "err", err)
-	release := func(ctx context.Context) error { return m.cfg.Driver.Release(ctx, m.vmConfig(mc)) }
-	return errors.Join(bounded(ctx, undoTimeout, release), m.fail(ctx, mc, err))
+	return errors.Join(m.release(ctx, mc), m.fail(ctx, mc, err))
 }
 
 func (m *Manager) logUnlessNil(msg string, id ID, err error) {

@@ -80,8 +80,7 @@ func (m *Manager) settle(ctx context.Context, mc *Machine) error {
 	if mc.State != Failed && !mc.State.Active() {
 		return nil
 	}
-	release := func(ctx context.Context) error { return m.cfg.Driver.Release(ctx, m.vmConfig(mc)) }
-	if err := bounded(ctx, undoTimeout, release); err != nil {
+	if err := m.release(ctx, mc); err != nil {
 		return classified(err, "remains of the machine's last run could not be cleared")
 	}
 	if mc.State.Active() {

@@ -148,14 +148,18 @@ func (t *takedown) kill(ctx context.Context) error {
 }
 
 func (t *takedown) release(ctx context.Context) error {
-	var errs []error
+	var err error
 	if t.live != nil {
-		errs = append(errs, t.live.guest.Close(), t.live.vm.Close())
+		err = errors.Join(t.live.guest.Close(), t.live.vm.Close())
 	}
-	errs = append(errs, bounded(ctx, undoTimeout, func(ctx context.Context) error {
-		return t.m.cfg.Driver.Release(ctx, t.m.vmConfig(t.mc))
-	}))
-	return errors.Join(errs...)
+	return errors.Join(err, t.m.release(ctx, t.mc))
+}
+
+// release clears whatever the driver has of a machine, known to us or not.
+func (m *Manager) release(ctx context.Context, mc *Machine) error {
+	return bounded(ctx, undoTimeout, func(ctx context.Context) error {
+		return m.cfg.Driver.Release(ctx, m.vmConfig(mc))
+	})
 }
 
 func (t *takedown) stopped(ctx context.Context) error {

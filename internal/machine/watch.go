@@ -42,20 +42,21 @@ func (m *Manager) ended(e *entry, l *live) {
 	}
 	e.take()
 	ctx := context.WithoutCancel(m.ctx)
-	mc, err := m.cfg.Store.Machine(ctx, e.id)
-	if err == nil {
-		t := takedown{m: m, mc: &mc, live: l}
-		err = errors.Join(t.release(ctx), m.recordEnd(ctx, &mc, l.vm.Exit()))
+	tail := consoleTail(l.vm) // before release removes it
+	err := errors.Join(l.guest.Close(), l.vm.Close())
+	mc, readErr := m.cfg.Store.Machine(ctx, e.id)
+	if readErr == nil {
+		err = errors.Join(err, m.release(ctx, &mc), m.recordEnd(ctx, &mc, l.vm.Exit(), tail))
 	}
-	if err != nil {
+	if err = errors.Join(err, readErr); err != nil {
 		m.cfg.Log.Error("clear up after a VMM that ended", "machine", e.id, "err", err)
 	}
 }
 
 // recordEnd makes a machine stopped whose guest powered off, else failed.
-func (m *Manager) recordEnd(ctx context.Context, mc *Machine, exit Exit) error {
+func (m *Manager) recordEnd(ctx context.Context, mc *Machine, exit Exit, tail string) error {
 	mc.Process, mc.PortForwards = nil, nil
-	if clean(exit) {
+	if clean(exit, tail) {
 		m.cfg.Log.Info("guest powered off", "machine", mc.ID)
 		return m.enter(ctx, mc, Stopped)
 	}
@@ -66,13 +67,14 @@ func (m *Manager) recordEnd(ctx context.Context, mc *Machine, exit Exit) error {
 
 // clean reports whether the guest ended its VMM on purpose. A panic reboots
 // the guest too, and of an adopted VMM there is no status: both are told by
-// what the kernel said last (kernel/reboot.c, kernel/panic.c).
-func clean(exit Exit) bool {
+// what the kernel said, which for a reboot is its last line
+// (kernel/reboot.c: "reboot: Restarting system", "reboot: Power down").
+func clean(exit Exit, tail string) bool {
 	if strings.Contains(exit.Console, "Kernel panic") {
 		return false
 	}
 	if !exit.Known {
-		return strings.Contains(exit.Console, "reboot: ")
+		return strings.Contains(tail, "reboot: ")
 	}
 	return exit.Code == 0 && exit.Signal == ""
 }

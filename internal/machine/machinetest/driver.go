@@ -197,9 +197,12 @@ func (v *vm) Kill(context.Context) error {
 	})
 }
 
+// Console says "booting", and then what the exit's console line is.
 func (v *vm) Console() (*os.File, error) {
+	v.d.host.mu.Lock()
+	defer v.d.host.mu.Unlock()
 	path := filepath.Join(v.d.host.dir, "console-"+string(v.p.id))
-	if err := os.WriteFile(path, []byte("booting\nlast line\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("booting\n"+v.p.exit.Console+"\n"), 0o600); err != nil {
 		return nil, err
 	}
 	return os.Open(path)

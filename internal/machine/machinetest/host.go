@@ -27,7 +27,9 @@ type Host struct {
 	nextPID    int
 	processes  map[int]*process  // those that run, by pid
 	runDirs    map[string]string // path -> machine
+	made       int               // images so far
 	images     map[string]image  // by reference
+	cached     map[string]bool   // by digest
 	leases     int
 	behaviour  map[machine.ID]Behaviour
 	violations []string
@@ -53,7 +55,7 @@ func NewHost(t testing.TB) *Host {
 	h := &Host{
 		Store: NewStore(), dir: t.TempDir(), nextPID: 1000,
 		processes: map[int]*process{}, runDirs: map[string]string{},
-		images: map[string]image{}, behaviour: map[machine.ID]Behaviour{},
+		images: map[string]image{}, cached: map[string]bool{}, behaviour: map[machine.ID]Behaviour{},
 	}
 	h.newStateDir(t)
 	h.AddImage("alpine", nil)
@@ -68,20 +70,29 @@ func (h *Host) newStateDir(t testing.TB) {
 	}
 }
 
-// AddImage makes ref known; login is what its registry asks for.
+// AddImage makes ref name a new image; login is what its registry asks for.
+// What ref named before can still be found by its digest.
 func (h *Host) AddImage(ref string, login *machine.RegistryAuth) machine.Image {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.made++
 	img := machine.Image{
 		Ref:      "registry.test/" + ref + ":latest",
-		Digest:   fmt.Sprintf("sha256:%064x", len(h.images)+1),
-		BasePath: filepath.Join(h.dir, fmt.Sprintf("base-%d.ext4", len(h.images)+1)),
+		Digest:   fmt.Sprintf("sha256:%064x", h.made),
+		BasePath: filepath.Join(h.dir, fmt.Sprintf("base-%d.ext4", h.made)),
 		Config:   machine.ImageConfig{Env: []string{"PATH=/bin", "FROM=image"}, Volumes: []string{"/data"}},
 	}
 	h.images[ref] = image{img, login}
 	h.images[img.Ref] = image{img, login}
 	h.images["registry.test/"+ref+"@"+img.Digest] = image{img, login}
 	return img
+}
+
+// EvictImages empties the cache. Their registry still has the images.
+func (h *Host) EvictImages() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.cached)
 }
 
 // RemoveImage forgets ref and all that leads to what it names.
@@ -130,6 +141,9 @@ func (h *Host) DiskExists(id machine.ID) bool {
 	_, err := os.Stat(filepath.Join(h.stateDir, "machines", string(id), "disk.ext4"))
 	return err == nil
 }
+
+// RecordHolds reports whether any record of the store contains the text.
+func (h *Host) RecordHolds(text string) bool { return h.Store.holds(text) }
 
 // Leftovers names all that is there of machines that do not run: processes,
 // run directories, leases. Disks count only for machines that the store does

@@ -21,6 +21,7 @@ func (v images) Resolve(_ context.Context, req machine.ImageRequest) (*machine.I
 		if img.login != nil && (req.Auth == nil || *req.Auth != *img.login) {
 			return image{}, errdefs.New(errdefs.Unauthorized, "REGISTRY_UNAUTHORIZED", "registry refuses the login for %s", req.Ref)
 		}
+		h.cached[img.Digest] = true
 		return img, nil
 	})
 }
@@ -28,7 +29,7 @@ func (v images) Resolve(_ context.Context, req machine.ImageRequest) (*machine.I
 func (v images) Open(_ context.Context, digest string) (*machine.ImageLease, error) {
 	return v.lease("images.Open", func(h *Host) (image, error) {
 		for _, img := range h.images {
-			if img.Digest == digest {
+			if img.Digest == digest && h.cached[digest] {
 				return img, nil
 			}
 		}

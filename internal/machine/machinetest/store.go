@@ -1,11 +1,13 @@
 package machinetest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
@@ -167,6 +169,17 @@ func (s *Store) snapshot() map[machine.ID]machine.Machine {
 		all[id] = s.decode(id)
 	}
 	return all
+}
+
+func (s *Store) holds(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.machines {
+		if bytes.Contains(b, []byte(text)) {
+			return true
+		}
+	}
+	return strings.Contains(fmt.Sprint(s.ops), text)
 }
 
 // storeView is the Store as one daemon sees it.
