@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // Image is an image that is ready to boot.
@@ -18,6 +19,12 @@ type Image struct {
 	Digest    string      `json:"digest" doc:"Manifest digest" example:"sha256:..."`
 	SizeBytes int64       `json:"size_bytes" doc:"Disk space that it takes"`
 	Config    ImageConfig `json:"config"`
+
+	// What the cache knows of it; a pull does not tell.
+	Refs       []string   `json:"refs,omitempty" doc:"Every reference that names it"`
+	InUse      bool       `json:"in_use,omitempty" doc:"A machine needs it"`
+	CreatedAt  *time.Time `json:"created_at,omitempty"`
+	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
 }
 
 // ImageConfig is the part of the OCI image config that machines use.

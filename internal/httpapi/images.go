@@ -46,6 +46,13 @@ func imageView(img machine.Image) hyperfleet.Image {
 	}
 }
 
+func cachedView(c CachedImage) hyperfleet.Image {
+	img := imageView(c.Image)
+	created, used := wireTime(c.Created), wireTime(c.LastUsed)
+	img.Refs, img.InUse, img.CreatedAt, img.LastUsedAt = c.Refs, c.InUse, &created, &used
+	return img
+}
+
 func (s *Server) listImages(ctx context.Context, _ *struct{}) (*response[[]hyperfleet.Image], error) {
 	list, err := s.cfg.Images.List(ctx)
 	if err != nil {
@@ -53,7 +60,7 @@ func (s *Server) listImages(ctx context.Context, _ *struct{}) (*response[[]hyper
 	}
 	out := make([]hyperfleet.Image, len(list))
 	for i, img := range list {
-		out[i] = imageView(img)
+		out[i] = cachedView(img)
 	}
 	return &response[[]hyperfleet.Image]{out}, nil
 }
@@ -155,7 +162,7 @@ func (s *Server) getImage(ctx context.Context, in *imageRef) (*response[hyperfle
 	if err != nil {
 		return nil, err
 	}
-	return &response[hyperfleet.Image]{imageView(img)}, nil
+	return &response[hyperfleet.Image]{cachedView(img)}, nil
 }
 
 func (s *Server) deleteImage(ctx context.Context, in *imageRef) (*struct{}, error) {

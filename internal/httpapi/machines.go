@@ -109,6 +109,12 @@ func (s *Server) createMachine(ctx context.Context, in *createInput) (*response[
 	if err != nil {
 		return nil, err
 	}
+	if s.cfg.NoNetwork != nil && spec.Network.Enable {
+		if in.Body.Network != nil {
+			return nil, s.cfg.NoNetwork
+		}
+		spec.Network.Enable = false // it did not ask
+	}
 	req := machine.CreateRequest{Spec: spec}
 	if a := in.Body.RegistryAuth; a != nil {
 		req.Auth = &machine.RegistryAuth{Username: a.Username, Password: a.Password}

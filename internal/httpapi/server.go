@@ -38,13 +38,21 @@ type Machines interface {
 type Images interface {
 	Resolve(ctx context.Context, req machine.ImageRequest) (*machine.ImageLease, error)
 	// Lookup finds a cached image by reference or digest; errdefs.NotFound.
-	Lookup(ctx context.Context, ref string) (machine.Image, error)
-	List(ctx context.Context) ([]machine.Image, error)
+	Lookup(ctx context.Context, ref string) (CachedImage, error)
+	List(ctx context.Context) ([]CachedImage, error)
 	// Import makes an image of an archive and gives it the name.
 	Import(ctx context.Context, name string, archive io.Reader) (machine.Image, error)
 	// Delete removes a cached image by reference or digest; errdefs.Conflict
 	// when a machine uses it.
 	Delete(ctx context.Context, ref string) error
+}
+
+// CachedImage is an image with what the cache knows of it.
+type CachedImage struct {
+	machine.Image
+	Refs              []string
+	InUse             bool
+	Created, LastUsed time.Time
 }
 
 // Config is what a Server needs. Machines, Images and SpoolDir are required;
@@ -58,6 +66,7 @@ type Config struct {
 	KernelPath string // told as kernel_image_path of machines without their own
 	RootfsPath string // told as rootfs_path of machines without image
 	SpoolDir   string // for unlinked temporary files; must exist
+	NoNetwork  error  // why machines can have no network here; nil: they can
 
 	FileMaxSize        int64         // of a JSON upload, decoded bytes; default 100 MiB
 	FileTimeout        time.Duration // of a JSON file call; default 60 s

@@ -1,0 +1,122 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	headerTimeout = 10 * time.Second // from the connection to the end of the headers
+	idleTimeout   = 2 * time.Minute  // of a kept connection
+	maxHeader     = 64 << 10         // bytes
+	// drainTimeout is how long requests get to end when the daemon does; their
+	// contexts have ended by then.
+	drainTimeout = 10 * time.Second
+)
+
+// server is one listener with the handler behind it.
+type server struct {
+	listener net.Listener
+	handler  http.Handler
+}
+
+// Listen opens the unix socket and the TCP port. Nothing is answered yet.
+func (d *Daemon) Listen() error {
+	if err := d.listenUnix(d.cfg.Socket()); err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", d.cfg.Address())
+	if err != nil {
+		return fmt.Errorf("listen on port %d (PORT sets another): %w", d.cfg.Port, err)
+	}
+	s := server{l, d.api.LoopbackHandler()}
+	if d.cfg.Public() {
+		s.handler = d.api.Handler()
+		d.log.Warn("the API is open on all interfaces: everybody who reaches it controls this host's machines", "address", l.Addr().String(), "because", "DISABLE_AUTH=true")
+	} else {
+		d.log.Info("the API is bound to the loopback, since it knows no keys yet; DISABLE_AUTH=true opens it", "address", l.Addr().String())
+	}
+	d.add(s)
+	return nil
+}
+
+// listenUnix opens a socket for our own user and group. We hold the folder's
+// lock: a socket that is there already is a dead daemon's.
+func (d *Daemon) listenUnix(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove a dead daemon's socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	d.add(server{l, d.api.Handler()})
+	if err := os.Chmod(path, 0o660); err != nil {
+		return fmt.Errorf("protect the socket: %w", err)
+	}
+	return nil
+}
+
+// add makes a listener part of the daemon.
+func (d *Daemon) add(s server) {
+	d.servers = append(d.servers, s)
+	d.parts.push(func() error {
+		if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+}
+
+// errStopped is why requests are cut off when the daemon ends.
+var errStopped = errors.New("the daemon is stopping")
+
+// Serve answers requests until ctx ends, and closes the Daemon. It returns nil
+// when it ended because of ctx.
+func (d *Daemon) Serve(ctx context.Context) error {
+	requests, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	group, ctx := errgroup.WithContext(ctx)
+	for _, s := range d.servers {
+		hs := &http.Server{
+			Handler:           s.handler,
+			ReadHeaderTimeout: headerTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeader,
+			ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+			BaseContext:       func(net.Listener) context.Context { return requests },
+		}
+		group.Go(func() error {
+			if err := hs.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve %s: %w", s.listener.Addr(), err)
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			stop(errStopped)
+			return shutdown(hs)
+		})
+	}
+	return errors.Join(group.Wait(), d.Close())
+}
+
+// shutdown waits for requests to end, and then cuts them off. Streamed execs
+// are the API's to end.
+func shutdown(hs *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	if err := hs.Shutdown(ctx); err != nil {
+		return hs.Close()
+	}
+	return nil
+}

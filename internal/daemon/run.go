@@ -1,0 +1,82 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hyperfleet/hyperfleet/internal/config"
+	"github.com/hyperfleet/hyperfleet/internal/kernel"
+)
+
+// Run serves the API as the environment configures it, until ctx ends.
+func Run(ctx context.Context, log io.Writer) error {
+	cfg, err := config.Load()
+	if err != nil {
+		return err
+	}
+	d, err := New(ctx, cfg, NewLogger(log, cfg.LogLevel.Level))
+	if err != nil {
+		return err
+	}
+	if err := d.Listen(); err != nil {
+		return errors.Join(err, d.Close())
+	}
+	d.log.Info("ready", "socket", cfg.Socket(), "address", d.servers[len(d.servers)-1].listener.Addr().String())
+	return d.Serve(ctx)
+}
+
+// Embed starts the engine in this process, as the environment configures it,
+// with no other listener than a socket of its own. It returns the client's
+// Host for it; end stops it and waits. Only warnings are logged.
+func Embed(ctx context.Context, log io.Writer) (host string, end func() error, err error) {
+	cfg, err := config.Load()
+	if err != nil {
+		return "", nil, err
+	}
+	d, err := New(ctx, cfg, NewLogger(log, max(cfg.LogLevel.Level, slog.LevelWarn)))
+	if err != nil {
+		return "", nil, err
+	}
+	socket := filepath.Join(cfg.RunDir, fmt.Sprintf("run-%d.sock", os.Getpid()))
+	if err := d.listenUnix(socket); err != nil {
+		return "", nil, errors.Join(err, d.Close())
+	}
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var group errgroup.Group
+	group.Go(func() error { return d.Serve(serving) })
+	return "unix://" + socket, func() error { stop(); return group.Wait() }, nil
+}
+
+// SetupRequest says which kernel Setup gets; the zero value means the
+// distribution's.
+type SetupRequest = struct {
+	Kernel, Modules string
+	Update, DryRun  bool
+}
+
+// Setup puts a guest kernel into the state folder, and tells each step. It
+// returns the kernel that is installed then, "" for none.
+func Setup(ctx context.Context, req SetupRequest, step func(name, state, detail string)) (string, error) {
+	cfg, err := config.Load()
+	if err != nil {
+		return "", err
+	}
+	if cfg.Kernel != "" && req == (SetupRequest{}) {
+		return cfg.Kernel, nil // the operator's own
+	}
+	if err := makeDir(cfg.StateDir, 0o700); err != nil {
+		return "", err
+	}
+	k, err := kernel.NewStore(cfg.KernelDir(), cfg.InitPath()).Setup(ctx, kernel.SetupOptions{
+		Kernel: req.Kernel, Modules: req.Modules, Update: req.Update, DryRun: req.DryRun,
+		Progress: func(s kernel.Step) { step(s.Name, string(s.State), s.Detail) },
+	})
+	return k.Path, err
+}
