@@ -139,11 +139,17 @@ type sampler struct {
 	s    *sample
 	dirs []*Node
 	all  []*Node // but directories
+
+	noise []byte
 }
 
 // newSample stores a random tree of about count files through w.
 func newSample(t testing.TB, w *Writer, seed uint64, count int) *sample {
 	r := &sampler{t: t, w: w, rng: rand.New(rand.NewPCG(seed, 7)), s: &sample{content: make(map[*Node][]byte)}}
+	r.noise = make([]byte, 40_000)
+	for i := range r.noise {
+		r.noise[i] = byte(r.rng.Uint32())
+	}
 	r.s.root = NewDir(0o755, r.time())
 	r.dirs = []*Node{r.s.root}
 	for range count {
@@ -206,14 +212,12 @@ func keepTrusted(attrs map[string][]byte) map[string][]byte {
 }
 
 func (r *sampler) content(n *Node) {
-	size := []int{0, 1, 4095, 4096, 4097, 70000, 300000}[r.rng.IntN(7)]
+	size := []int{0, 1, 4095, 4096, 4097, 70_000, 300_000}[r.rng.IntN(7)]
 	b := make([]byte, size)
 	for at := 0; at < size; {
 		end := min(at+1+r.rng.IntN(40000), size)
 		if r.rng.IntN(3) > 0 {
-			for ; at < end; at++ {
-				b[at] = byte(r.rng.Uint32())
-			}
+			copy(b[at:end], r.noise)
 		}
 		at = end
 	}

@@ -15,12 +15,13 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
+// pattern returns content without zeros that differs from block to block.
 func pattern(n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(i/blockSize) | 1
+	b := make([]byte, 0, n+blockSize)
+	for i := 0; len(b) < n; i++ {
+		b = append(b, bytes.Repeat([]byte{byte(i) | 1}, blockSize)...)
 	}
-	return b
+	return b[:n]
 }
 
 // oneFile finishes an image of one file and requires its content.
@@ -35,7 +36,7 @@ func oneFile(t *testing.T, w *Writer, image string, d *Data, content []byte) {
 
 func TestStoreIsContiguous(t *testing.T) {
 	w, image := newTestWriter(t, Options{})
-	content := pattern(3<<20 + 17)
+	content := pattern(1<<20 + 17)
 	d, err := w.Store(iotest.OneByteReader(bytes.NewReader(content)), int64(len(content)))
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +63,7 @@ func TestStoreMakesHoles(t *testing.T) {
 
 func TestStoreBoundsExtents(t *testing.T) {
 	w, image := newTestWriter(t, Options{})
-	content := pattern(4000 * blockSize)
+	content := pattern(1000 * blockSize)
 	for at := 0; at < len(content); at += 2 * blockSize {
 		clear(content[at : at+blockSize])
 	}
@@ -74,7 +75,7 @@ func TestStoreBoundsExtents(t *testing.T) {
 }
 
 func TestStoreSparseWithDeepExtentTree(t *testing.T) {
-	const count, step = 1500, 40 * blockSize // more than 4 * 340 extents
+	const count, step = 1400, 17 * blockSize // more than 4 * 340 extents
 	w, image := newTestWriter(t, Options{})
 	content := make([]byte, count*step)
 	var segments []Segment
@@ -114,17 +115,17 @@ func TestStoreErrorsKeepNothing(t *testing.T) {
 		"short":     {bytes.NewReader(pattern(1 << 20)), 1<<20 + 1, func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
 		"empty":     {strings.NewReader(""), 1, func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
 		"broken":    {io.MultiReader(bytes.NewReader(pattern(1<<20)), iotest.ErrReader(broken)), 2 << 20, func(err error) bool { return errors.Is(err, broken) }},
-		"too large": {bytes.NewReader(pattern(9 << 20)), 9 << 20, func(err error) bool { return errdefs.Is(err, errdefs.Exhausted) }},
+		"too large": {bytes.NewReader(pattern(5 << 20)), 5 << 20, func(err error) bool { return errdefs.Is(err, errdefs.Exhausted) }},
 		"negative":  {nil, -1, func(err error) bool { return errdefs.Is(err, errdefs.Invalid) }},
 		"endless":   {nil, MaxFileSize + 1, func(err error) bool { return errdefs.Is(err, errdefs.Exhausted) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w, image := newTestWriter(t, Options{MaxSize: 8 << 20})
+			w, image := newTestWriter(t, Options{MaxSize: 4 << 20})
 			if _, err := w.Store(test.r, test.size); !test.want(err) {
 				t.Fatalf("got %v", err)
 			}
 			// All room is there again.
-			content := pattern(7 << 20)
+			content := pattern(3 << 20)
 			oneFile(t, w, image, mustStore(t, w, content), content)
 		})
 	}
@@ -142,9 +143,9 @@ func TestStoreSparseRefusesSegments(t *testing.T) {
 }
 
 func TestDiscardIsReused(t *testing.T) {
-	w, image := newTestWriter(t, Options{MaxSize: 16 << 20})
-	content := pattern(5 << 20)
-	for range 20 { // far more than fits at once
+	w, image := newTestWriter(t, Options{MaxSize: 8 << 20})
+	content := pattern(3 << 20)
+	for range 10 { // far more than fits at once
 		d := mustStore(t, w, content)
 		mustStore(t, w, pattern(1)) // keeps the tail away; never referred to
 		w.Discard(d)
@@ -164,8 +165,8 @@ func TestStoreConcurrently(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(layer), 3))
 			for i := range 60 {
 				content := make([]byte, rng.IntN(100_000))
-				for k := range content {
-					content[k] = byte(rng.Uint32N(2)) * byte(k)
+				for at := 0; at < len(content); at += blockSize {
+					copy(content[at:], bytes.Repeat([]byte{byte(rng.Uint32N(3))}, blockSize))
 				}
 				d, err := w.Store(bytes.NewReader(content), int64(len(content)))
 				if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -16,8 +17,8 @@ import (
 
 func requireTree(t testing.TB, image string, s *sample) {
 	t.Helper()
-	if diff := cmp.Diff(s.list(), listImage(t, image)); diff != "" {
-		t.Errorf("tree differs (-put in +read):\n%.5000s", diff)
+	if put, read := s.list(), listImage(t, image); !reflect.DeepEqual(put, read) { // far faster than cmp
+		t.Errorf("tree differs (-put in +read):\n%.5000s", cmp.Diff(put, read))
 	}
 }
 
@@ -74,9 +75,8 @@ func TestBaseLargeDirectories(t *testing.T) {
 	for _, test := range []struct{ count, length int }{
 		{60, 60},     // one block, nearly full
 		{200, 8},     // a root and two leaves
-		{20_000, 8},  // more inodes than one group has blocks for
-		{50_000, 20}, // more inodes than a bitmap has bits
-		{9_000, 255}, // index blocks below the root
+		{33_000, 8},  // more inodes than a bitmap has bits
+		{7_800, 255}, // index blocks below the root
 	} {
 		t.Run(fmt.Sprintf("%d of %d bytes", test.count, test.length), func(t *testing.T) {
 			w, image := newTestWriter(t, Options{})
@@ -93,25 +93,13 @@ func TestBaseLargeDirectories(t *testing.T) {
 func TestBaseDeepTree(t *testing.T) {
 	w, image := newTestWriter(t, Options{})
 	s := &sample{root: NewDir(0o755, time.Time{})}
-	for i, dir := 0, s.root; i < 2000; i++ {
+	for i, dir := 0, s.root; i < 1000; i++ {
 		sub := NewDir(0o700, time.Time{})
 		dir.Children["d"] = sub
 		dir = sub
 	}
 	mustFinish(t, w, s.root)
 	requireTree(t, image, s)
-}
-
-func TestBaseLinks(t *testing.T) {
-	w, _ := newTestWriter(t, Options{})
-	root, file := NewDir(0o755, time.Time{}), &Node{Mode: TypeRegular}
-	for _, name := range names(MaxLinks, 8) {
-		root.Children[name] = file
-	}
-	mustFinish(t, w, root)
-	if file.links != MaxLinks {
-		t.Errorf("%d links counted", file.links)
-	}
 }
 
 func TestFinishRefuses(t *testing.T) {
@@ -121,12 +109,8 @@ func TestFinishRefuses(t *testing.T) {
 		return n
 	}
 	dir := func(children map[string]*Node) *Node { return &Node{Mode: TypeDir, Children: children} }
-	tooMany := make(map[string]*Node)
+	tooMany, one := make(map[string]*Node), &Node{Mode: TypeFIFO}
 	for _, name := range names(MaxLinks+1, 8) {
-		tooMany[name] = &Node{Mode: TypeFIFO}
-	}
-	one := &Node{Mode: TypeFIFO}
-	for name := range tooMany {
 		tooMany[name] = one
 	}
 	sub := dir(nil)
