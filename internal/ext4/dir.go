@@ -57,14 +57,26 @@ func direntKind(mode uint32) uint8 {
 	}
 }
 
+// dirLeavesMax returns an upper bound of the leaves for entries that take size
+// bytes: one is only left when the next entry does not fit.
+func dirLeavesMax(size uint64) uint64 { return size/(dirSpace-maxDirent+1) + 1 }
+
+// checkDirSize refuses a directory whose tree might need a third level, at
+// about 940 MiB of entries.
+func checkDirSize(size uint64) error {
+	if dirLeavesMax(size) > maxDirLeaves {
+		return errdefs.New(errdefs.Exhausted, "DIRECTORY_TOO_LARGE", "a directory with %d bytes of entries is too large", size)
+	}
+	return nil
+}
+
 // dirBlocksMax returns an upper bound of the blocks of a directory whose
 // entries take size bytes, "." and ".." included.
 func dirBlocksMax(size uint64) uint64 {
 	if size <= dirSpace {
 		return 1
 	}
-	// A leaf is only left when the next entry does not fit.
-	leaves := size/(dirSpace-maxDirent+1) + 1
+	leaves := dirLeavesMax(size)
 	return 1 + ceilDiv(leaves, dxNodeLimit) + leaves
 }
 
@@ -137,9 +149,6 @@ func (w *dirWriter) writeTree(entries []dirent) error {
 		return cmp.Or(cmp.Compare(a.hash, b.hash), strings.Compare(a.name, b.name))
 	})
 	leaves := packLeaves(entries)
-	if len(leaves) > maxDirLeaves {
-		return errdefs.New(errdefs.Exhausted, "DIRECTORY_TOO_LARGE", "directory of %d entries is too large", len(entries))
-	}
 	index := make([]dxEntry, len(leaves))
 	for i, l := range leaves {
 		index[i] = dxEntry{l.hash, uint32(i + 1)}

@@ -86,6 +86,9 @@ func (t *tree) addChildren(dir *Node) error {
 		}
 		size += uint64(direntSize(len(name)))
 	}
+	if err := checkDirSize(size); err != nil {
+		return locate(t.path(t.node(dir.parent), t.name(dir)), err)
+	}
 	t.metaMax += dirBlocksMax(size)
 	return nil
 }

@@ -1,6 +1,10 @@
 package ext4
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+)
 
 // The hashes are what debugfs says: dx_hash -h half_md4 [-s UUID] NAME.
 func TestNameHash(t *testing.T) {
@@ -37,5 +41,15 @@ func TestPackLeavesMarksCollisions(t *testing.T) {
 		if got[i] != want[i] {
 			t.Errorf("leaf %d is %v, want %v", i, got[i], want[i])
 		}
+	}
+}
+
+func TestCheckDirSize(t *testing.T) {
+	const most = maxDirLeaves*(dirSpace-maxDirent+1) - 1
+	if err := checkDirSize(most); err != nil {
+		t.Error(err)
+	}
+	if err := checkDirSize(most + 1); errdefs.CodeOf(err) != "DIRECTORY_TOO_LARGE" {
+		t.Errorf("got %v", err)
 	}
 }
