@@ -27,7 +27,11 @@ func (t *Tree) Kill() error {
 	if t.group != nil {
 		return t.group.Kill()
 	}
-	return t.Signal(unix.SIGKILL)
+	// Stopped first, nobody sees another one die and goes on to something else.
+	if err := t.Signal(unix.SIGSTOP); err != nil {
+		return err
+	}
+	return t.each(unix.SIGKILL)
 }
 
 // maxPasses bounds how often Signal looks again for processes that were forked
@@ -36,9 +40,13 @@ const maxPasses = 8
 
 // Signal sends sig to every process of the tree once.
 func (t *Tree) Signal(sig syscall.Signal) error {
-	if sig == unix.SIGKILL && t.group != nil {
-		return t.group.Kill()
+	if sig == unix.SIGKILL {
+		return t.Kill()
 	}
+	return t.each(sig)
+}
+
+func (t *Tree) each(sig syscall.Signal) error {
 	seen := map[int]bool{}
 	for range maxPasses {
 		pids, err := t.members()

@@ -1,0 +1,36 @@
+package process_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hyperfleet/hyperfleet/internal/initd/process"
+)
+
+// reaper is the only one of this test program, as in a guest; the program is a
+// subreaper, so that orphans come to it as they come to process 1.
+var (
+	orphans = make(chan struct{}, 1024)
+	reaper  = process.NewReaper(func() { orphans <- struct{}{} })
+)
+
+func TestMain(m *testing.M) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- reaper.Run(ctx) }()
+	code := m.Run()
+	cancel()
+	if err := <-done; err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
