@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"bytes"
+	"maps"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -107,10 +108,11 @@ func TestSelectModulesWithoutBuiltinList(t *testing.T) {
 func FuzzSelectModules(f *testing.F) {
 	f.Add(fakeModule(fakeRelease, "virtio"), []byte("kernel/fs/ext4/ext4.ko\n"))
 	f.Add(fakeVmlinux(), []byte{0})
+	made := fakeTree(f, fakeRelease)
 	f.Fuzz(func(t *testing.T, module, builtin []byte) {
-		tree := fakeTree(t, fakeRelease)
-		tree["kernel/drivers/virtio/virtio_ring.ko"].Data = module
-		tree["modules.builtin"].Data = builtin
+		tree := maps.Clone(made)
+		tree["kernel/drivers/virtio/virtio_ring.ko"] = &fstest.MapFile{Data: module}
+		tree["modules.builtin"] = &fstest.MapFile{Data: builtin}
 		modules, err := kernel.SelectModules(tree, fakeRelease)
 		if err == nil && len(modules) == 0 {
 			t.Error("no modules and no error")
