@@ -138,18 +138,20 @@ func upload(ctx context.Context, st *guestproto.Stream, r io.Reader) (int64, err
 				return total, werr
 			}
 		}
-		if err == io.EOF {
+		switch {
+		case ctx.Err() != nil:
+			return total, context.Cause(ctx)
+		case err == io.EOF:
 			return total, w.Close()
-		}
-		if err != nil {
-			return total, sourceError(ctx, err)
+		case err != nil:
+			return total, sourceError(err)
 		}
 	}
 }
 
 // sourceError is for a reader of the caller's that fails.
-func sourceError(ctx context.Context, err error) error {
-	if _, ok := errors.AsType[*errdefs.Error](err); ok || ctx.Err() != nil {
+func sourceError(err error) error {
+	if _, ok := errors.AsType[*errdefs.Error](err); ok {
 		return err
 	}
 	return errdefs.Wrap(err, errdefs.Invalid, "UPLOAD_CUT_OFF", "write file: the content was cut off")

@@ -20,6 +20,10 @@ const (
 	handshakeLimit = 2 * time.Minute
 	minBackoff     = 10 * time.Millisecond
 	maxBackoff     = 2 * time.Second
+	// readyBackoff is the limit after a session that was set up: a connection
+	// that breaks is made again soon, a guest that breaks it on purpose gains
+	// nothing.
+	readyBackoff = 100 * time.Millisecond
 	// goodSession is how long a session lives that is no part of a series of
 	// failures.
 	goodSession = 10 * time.Second
@@ -85,9 +89,12 @@ func (s *Session) run() {
 	pause := minBackoff
 	for s.ctx.Err() == nil {
 		began := time.Now()
-		err := s.once()
+		wasUp, err := s.once()
 		if s.ctx.Err() != nil {
 			return
+		}
+		if wasUp {
+			pause = min(pause, readyBackoff)
 		}
 		if time.Since(began) >= goodSession {
 			pause = minBackoff
@@ -101,25 +108,26 @@ func (s *Session) run() {
 	}
 }
 
-// once is one connection, from dial to break.
-func (s *Session) once() error {
+// once is one connection, from dial to break. It tells whether the guest
+// answered.
+func (s *Session) once() (wasUp bool, err error) {
 	nc, err := s.dial(s.ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	conn, err := s.connect(nc)
 	if err != nil {
-		return err
+		return false, err
 	}
 	stop := context.AfterFunc(s.ctx, func() { conn.Close() })
 	defer stop()
 	defer conn.Close()
 	if err := s.setUp(conn); err != nil {
-		return err
+		return false, err
 	}
 	s.serve(conn)
 	s.set(nil, s.failure())
-	return conn.Err()
+	return true, conn.Err()
 }
 
 func (s *Session) connect(nc net.Conn) (*guestproto.Conn, error) {

@@ -348,10 +348,12 @@ func TestSilentPeerBreaksSession(t *testing.T) {
 		stall.stalled.Store(true)
 		began := time.Now()
 		<-host.Done()
-		if d := time.Since(began); d > 12*time.Second || !errors.Is(host.Err(), ErrIdle) {
-			t.Errorf("session ended after %v with %v", d, host.Err())
-		}
 		<-guest.Done()
+		// Either side may see it first: the guest has a write that stands still.
+		idle := errors.Is(host.Err(), ErrIdle) || errors.Is(guest.Err(), ErrIdle)
+		if d := time.Since(began); d > 12*time.Second || !idle {
+			t.Errorf("session ended after %v with %v and %v", d, host.Err(), guest.Err())
+		}
 	})
 }
 

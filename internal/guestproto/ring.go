@@ -13,9 +13,8 @@ import (
 //
 // It holds at most size bytes: those not read yet and, as long as there is no
 // need for the room, older ones, but always the last keep bytes that were read.
-// A sender that reads it into a channel of a Stream needs keep >= Window: what
-// the peer has not taken when the session breaks is never older. Memory grows
-// with use.
+// A sender that reads it into a channel of a Stream needs keep = Replay. Memory
+// grows with use.
 type Ring struct {
 	size, keep int
 

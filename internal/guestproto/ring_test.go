@@ -62,6 +62,7 @@ func TestRingRandom(t *testing.T) {
 		got := make([]byte, 0, len(want))
 		lrng := rand.New(rand.NewPCG(3, uint64(size)))
 		rr := r.Reader(0)
+		furthest := 0
 		buf := make([]byte, 4000)
 		for {
 			n, err := rr.Read(t.Context(), buf[:1+lrng.IntN(len(buf))])
@@ -70,8 +71,9 @@ func TestRingRandom(t *testing.T) {
 			}
 			got = append(got, buf[:n]...)
 			if lrng.IntN(5) == 0 {
-				back := min(lrng.IntN(keep+1), len(got))
-				got = got[:len(got)-back]
+				furthest = max(furthest, len(got))
+				oldest := max(furthest-keep, 0)
+				got = got[:oldest+lrng.IntN(len(got)-oldest+1)]
 				if rr = r.Reader(int64(len(got))); rr.Offset() != int64(len(got)) {
 					t.Fatalf("byte %d is gone, reader begins at %d", len(got), rr.Offset())
 				}

@@ -9,11 +9,8 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/guestproto"
 )
 
-// Sizes of the rings of a command, in bytes.
-const (
-	ringSize = 2 * guestproto.Window
-	startLag = 20 * time.Millisecond
-)
+// ringSize is the size of each ring of a command, in bytes.
+const ringSize = 2 * guestproto.Replay
 
 // exec is one command, running or ended.
 type exec struct {
@@ -39,8 +36,8 @@ func (g *Guest) execStart(st *guestproto.Stream) (any, error) {
 	e := &exec{
 		id:     req.ID,
 		stdin:  guestproto.NewRing(ringSize, 0),
-		out:    guestproto.NewRing(ringSize, guestproto.Window),
-		err:    guestproto.NewRing(ringSize, guestproto.Window),
+		out:    guestproto.NewRing(ringSize, guestproto.Replay),
+		err:    guestproto.NewRing(ringSize, guestproto.Replay),
 		cancel: cancel,
 		done:   make(chan struct{}),
 	}
@@ -113,7 +110,10 @@ func (g *Guest) stream(st *guestproto.Stream, e *exec, stdout, stderr int64) (an
 	e.stream = st
 	started := guestproto.ExecStarted{Stdin: e.taken, Stdout: out.Offset(), Stderr: err.Offset()}
 	e.mu.Unlock()
-	if err := st.SendSoon(started, startLag); err != nil {
+	g.mu.Lock()
+	lag := g.lag
+	g.mu.Unlock()
+	if err := st.SendSoon(started, lag); err != nil {
 		return nil, err
 	}
 	var wg sync.WaitGroup

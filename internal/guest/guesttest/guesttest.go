@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/hyperfleet/hyperfleet/internal/guestproto"
 )
@@ -46,6 +47,7 @@ type Guest struct {
 	dead     bool
 	shutdown chan struct{}
 	wrap     func(net.Conn) net.Conn
+	lag      time.Duration
 }
 
 // New starts a guest with the commands "true", "false", "cat" (stdin to stdout)
@@ -62,6 +64,7 @@ func New(ctx context.Context) *Guest {
 		files:    map[string]file{"/": dir()},
 		conns:    map[*guestproto.Conn]struct{}{},
 		shutdown: make(chan struct{}),
+		lag:      20 * time.Millisecond,
 	}
 	g.ctx, g.cancel = context.WithCancel(ctx)
 	return g
@@ -86,6 +89,13 @@ func (g *Guest) Wrap(f func(net.Conn) net.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.wrap = f
+}
+
+// DelayStart sets how long the news of a command's start waits for company.
+func (g *Guest) DelayStart(d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lag = d
 }
 
 // Boot returns the last boot configuration and how many came.
