@@ -85,7 +85,7 @@ func importBusybox(ctx context.Context, bin string) error {
 	if err := pack(archive, layout); err != nil {
 		return fmt.Errorf("pack the image: %w", err)
 	}
-	return hyperfleet(ctx, bin, "image", "import", "--name", localImage, archive)
+	return hyperfleet(ctx, bin, "image", "import", archive, localImage)
 }
 
 func pack(archive, dir string) error {
