@@ -11,13 +11,11 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
 
-// keepOperations is how many of a machine's finished operations are kept.
-const keepOperations = 100
-
 const operationColumns = `id, machine_id, kind, steps, outcome, error, started_at, finished_at`
 
 // SaveOperation inserts or replaces one operation with its steps. When it is
-// finished, the machine's oldest finished ones beyond a hundred are dropped.
+// finished, the machine's oldest finished ones beyond machine.KeepOperations
+// are dropped.
 // An unknown machine is errdefs.NotFound.
 func (s *Store) SaveOperation(ctx context.Context, op machine.OperationRecord) error {
 	steps, err := json.Marshal(op.Steps)
@@ -49,7 +47,7 @@ func (s *Store) saveOperation(ctx context.Context, op machine.OperationRecord, s
 		_, err = tx.ExecContext(ctx, `
 			DELETE FROM operations WHERE machine_id = ?1 AND outcome <> '' AND seq <= (
 				SELECT seq FROM operations WHERE machine_id = ?1 AND outcome <> ''
-				ORDER BY seq DESC LIMIT 1 OFFSET ?2)`, op.MachineID, keepOperations)
+				ORDER BY seq DESC LIMIT 1 OFFSET ?2)`, op.MachineID, machine.KeepOperations)
 	}
 	if err != nil {
 		return errors.Join(err, tx.Rollback())

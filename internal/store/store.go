@@ -99,7 +99,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	version, err := p.GetDBVersion(ctx)
+	version, err := schemaVersion(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -110,6 +110,18 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	}
 	_, err = p.Up(ctx)
 	return err
+}
+
+// schemaVersion is the latest migration that the database has, 0 for a new
+// one. It asks goose's table itself: goose takes a damaged one for none.
+func schemaVersion(ctx context.Context, db *sql.DB) (version int64, err error) {
+	var tables int
+	err = db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema WHERE name = ?`, goose.DefaultTablename).Scan(&tables)
+	if err != nil || tables == 0 {
+		return 0, err
+	}
+	err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM `+goose.DefaultTablename).Scan(&version)
+	return version, err
 }
 
 // Close closes the database; everything is in the one file then.

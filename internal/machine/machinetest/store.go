@@ -30,7 +30,10 @@ func NewStore() *Store {
 }
 
 // CreateMachine implements machine.Store.
-func (s *Store) CreateMachine(_ context.Context, m *machine.Machine) error {
+func (s *Store) CreateMachine(ctx context.Context, m *machine.Machine) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.machines[m.ID]; ok {
@@ -114,7 +117,23 @@ func (s *Store) SaveOperation(_ context.Context, op machine.OperationRecord) err
 	}
 	op.Steps = slices.Clone(op.Steps)
 	s.ops[op.ID] = op
+	s.dropOld(op.MachineID)
 	return nil
+}
+
+// dropOld keeps the latest finished operations of a machine.
+func (s *Store) dropOld(id machine.ID) {
+	kept := 0
+	for _, opID := range slices.Backward(slices.Clone(s.opOrder)) {
+		op := s.ops[opID]
+		if op.MachineID != id || op.Outcome == "" {
+			continue
+		}
+		if kept++; kept > machine.KeepOperations {
+			delete(s.ops, opID)
+			s.opOrder = slices.DeleteFunc(s.opOrder, func(o string) bool { return o == opID })
+		}
+	}
 }
 
 // UnfinishedOperations implements machine.Store.
