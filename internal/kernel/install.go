@@ -77,7 +77,7 @@ func explain(what string, err error) error {
 	case errors.Is(err, unix.ENOSPC):
 		return errdefs.Wrap(err, errdefs.Exhausted, "DISK_FULL", "no disk space for %s", what)
 	case isPath:
-		return errdefs.Wrap(err, errdefs.Runtime, "KERNEL_IO", "%s a file of %s: %v", path.Op, what, path.Err)
+		return errdefs.Wrap(err, errdefs.Runtime, "KERNEL_IO", "cannot read or write the files of %s: %s: %v", what, path.Op, path.Err)
 	default:
 		return errdefs.Wrap(err, errdefs.Invalid, "KERNEL_INVALID", "%s cannot be used: %v", what, err)
 	}

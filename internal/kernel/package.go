@@ -44,11 +44,11 @@ func (t *setup) find(ctx context.Context) (string, error) {
 // download fetches the package beside the store, on the disk that has room for it.
 func (t *setup) download(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(t.store.dir, 0o755); err != nil {
-		return "", fmt.Errorf("make kernel folder: %w", err)
+		return "", explain("the kernel of package "+t.pkg.String(), fmt.Errorf("make kernel folder: %w", err))
 	}
 	tmp, err := os.MkdirTemp(t.store.dir, ".tmp-*")
 	if err != nil {
-		return "", fmt.Errorf("make download folder: %w", err)
+		return "", explain("the kernel of package "+t.pkg.String(), fmt.Errorf("make download folder: %w", err))
 	}
 	t.tmp = tmp
 	t.deb, err = t.opts.Apt.Download(ctx, t.pkg, tmp)

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,7 +60,7 @@ type Step struct {
 // Setup puts a kernel into the store and returns it. With a kernel installed it
 // has nothing to do, unless opts name another one. It leaves nothing behind
 // when it fails. A dry run returns what is installed already, or nothing.
-func (s *Store) Setup(ctx context.Context, opts SetupOptions) (Installed, error) {
+func (s *Store) Setup(ctx context.Context, opts SetupOptions) (_ Installed, err error) {
 	if opts.Arch == "" {
 		opts.Arch = Arch(runtime.GOARCH)
 	}
@@ -72,7 +73,7 @@ func (s *Store) Setup(ctx context.Context, opts SetupOptions) (Installed, error)
 		return have, nil
 	}
 	t := &setup{store: s, opts: opts}
-	defer t.close()
+	defer func() { err = errors.Join(err, t.close()) }()
 	steps, err := t.plan()
 	if err != nil {
 		return Installed{}, err
@@ -145,10 +146,11 @@ func (t *setup) run(ctx context.Context, step setupStep) error {
 }
 
 // close removes what the steps downloaded.
-func (t *setup) close() {
-	if t.tmp != "" {
-		os.RemoveAll(t.tmp)
+func (t *setup) close() error {
+	if t.tmp == "" {
+		return nil
 	}
+	return os.RemoveAll(t.tmp)
 }
 
 // readFiles takes the kernel and modules that the options name.

@@ -204,3 +204,13 @@ func requireOnly(t *testing.T, dir string, names ...string) {
 		t.Errorf("files in %s (-want +got):\n%s", dir, diff)
 	}
 }
+
+// TestSetupNoPlace cannot make the store's folder, where a file is in its way.
+func TestSetupNoPlace(t *testing.T) {
+	s, dir := newStore(t)
+	mustWrite(t, filepath.Join(dir, "kernel"), []byte("a file"))
+	_, err := s.Setup(t.Context(), kernel.SetupOptions{Arch: kernel.AMD64, Apt: fakeArchive(t).Apt()})
+	if errdefs.CodeOf(err) != "KERNEL_IO" || strings.Contains(errdefs.Public(err), dir) {
+		t.Errorf("error %s %q", errdefs.CodeOf(err), errdefs.Public(err))
+	}
+}
