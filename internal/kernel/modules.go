@@ -104,7 +104,7 @@ func (s *selection) index() error {
 
 // readBuiltin reads modules.builtin, one path per line. A tree without the file
 // has nothing built in that we know of.
-func readBuiltin(tree fs.FS) (map[string]bool, error) {
+func readBuiltin(tree fs.FS) (_ map[string]bool, err error) {
 	f, err := tree.Open("modules.builtin")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -112,7 +112,7 @@ func readBuiltin(tree fs.FS) (map[string]bool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open modules.builtin: %w", err)
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	b, err := readBounded(f, maxBuiltin)
 	if err != nil {
 		return nil, fmt.Errorf("read modules.builtin: %w", err)
@@ -173,12 +173,12 @@ func (s *selection) add(name string, depth int) error {
 	return nil
 }
 
-func (s *selection) read(file string) ([]byte, error) {
+func (s *selection) read(file string) (_ []byte, err error) {
 	f, err := s.tree.Open(file)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	r, err := decompress.Auto(f)
 	if err != nil {
 		return nil, err

@@ -76,7 +76,7 @@ func (t *setup) unpack(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d modules to choose from", u.modules), nil
 }
 
-func (t *setup) unpackPackage(ctx context.Context) (*unpacker, error) {
+func (t *setup) unpackPackage(ctx context.Context) (_ *unpacker, err error) {
 	f, err := os.Open(t.deb)
 	if err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func (t *setup) unpackPackage(ctx context.Context) (*unpacker, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { err = errors.Join(err, root.Close()) }()
 	u := &unpacker{root: root}
 	err = debian.Walk(f, func(name string, h *tar.Header, body io.Reader) error {
 		return errors.Join(ctx.Err(), u.visit(name, h, body))

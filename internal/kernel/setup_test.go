@@ -97,7 +97,7 @@ func TestSetupDryRun(t *testing.T) {
 // TestSetupFails lets each step fail in turn: the error says what to do, and
 // nothing is left.
 func TestSetupFails(t *testing.T) {
-	real := "linux-image-" + fakeRelease
+	realName := "linux-image-" + fakeRelease
 	tests := map[string]struct {
 		change func(*debiantest.Archive)
 		code   string
@@ -107,9 +107,9 @@ func TestSetupFails(t *testing.T) {
 		"no package":       {func(a *debiantest.Archive) { a.Packages = nil }, "PACKAGE_NOT_FOUND", "--kernel"},
 		"update fails":     {func(a *debiantest.Archive) { a.NeedsUpdate, a.Fail = true, "apt-get update" }, "APT_FAILED", "root"},
 		"no real package":  {func(a *debiantest.Archive) { a.Packages[0].Depends = "kmod" }, "PACKAGE_NOT_FOUND", "names no kernel"},
-		"real is gone":     {func(a *debiantest.Archive) { a.Packages = a.Packages[:1] }, "PACKAGE_NOT_FOUND", real},
-		"download fails":   {func(a *debiantest.Archive) { a.Fail = "apt-get download" }, "APT_FAILED", real},
-		"corrupt download": {func(a *debiantest.Archive) { a.Corrupt = true }, "PACKAGE_CORRUPT", real},
+		"real is gone":     {func(a *debiantest.Archive) { a.Packages = a.Packages[:1] }, "PACKAGE_NOT_FOUND", realName},
+		"download fails":   {func(a *debiantest.Archive) { a.Fail = "apt-get download" }, "APT_FAILED", realName},
+		"corrupt download": {func(a *debiantest.Archive) { a.Corrupt = true }, "PACKAGE_CORRUPT", realName},
 		"not a package":    {func(a *debiantest.Archive) { a.Packages[1].File = []byte("text") }, "KERNEL_INVALID", "not a Debian package"},
 		"empty package": {func(a *debiantest.Archive) {
 			a.Packages[1].File = debiantest.Ar("data.tar", make([]byte, 1024))

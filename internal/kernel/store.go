@@ -138,9 +138,9 @@ func (s *Store) kernel(path string) (Installed, error) {
 		return Installed{}, errdefs.Wrap(err, errdefs.Invalid, "KERNEL_IMAGE_NOT_FOUND", "kernel image not found: %s", path)
 	}
 	// The path of a kernel of ours, as a setting may hold, means its modules too.
-	if real, err := filepath.EvalSymlinks(path); err == nil && filepath.Base(real) == kernelFile {
-		if store, err := filepath.EvalSymlinks(s.dir); err == nil && filepath.Dir(filepath.Dir(real)) == store {
-			return readInstalled(filepath.Dir(real))
+	if file, err := filepath.EvalSymlinks(path); err == nil && filepath.Base(file) == kernelFile {
+		if store, err := filepath.EvalSymlinks(s.dir); err == nil && filepath.Dir(filepath.Dir(file)) == store {
+			return readInstalled(filepath.Dir(file))
 		}
 	}
 	return Installed{Path: path}, nil
