@@ -54,7 +54,7 @@ func (s *Server) registerExec() {
 }
 
 type execInput struct {
-	machineID
+	MachineParam
 	Upgrade string `header:"Upgrade" doc:"hyperfleet-exec for a streamed command"`
 	Body    execBody
 }
@@ -260,12 +260,13 @@ func (s *Server) kill(proc machine.Process) {
 	}
 }
 
-type execPath struct {
-	machineID
+// ExecParam is the part of an input that names a command.
+type ExecParam struct {
+	MachineParam
 	ExecID string `path:"exec_id" pattern:"^[0-9A-Za-z_-]{1,64}$"`
 }
 
-func (s *Server) execStatus(ctx context.Context, in *execPath) (*response[hyperfleet.ExecStatus], error) {
+func (s *Server) execStatus(ctx context.Context, in *ExecParam) (*response[hyperfleet.ExecStatus], error) {
 	id, err := in.parse()
 	if err != nil {
 		return nil, err

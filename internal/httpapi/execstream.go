@@ -30,7 +30,7 @@ func (s *Server) execStream(ctx context.Context, id machine.ID, req machine.Exec
 }
 
 type attachInput struct {
-	execPath
+	ExecParam
 	Upgrade string `header:"Upgrade" doc:"hyperfleet-exec"`
 	Body    hyperfleet.ExecOffsets
 }

@@ -57,23 +57,23 @@ func (s *Server) registerFiles() {
 	register(s, huma.Operation{OperationID: "renameFile", Method: http.MethodPost, Path: "/machines/{id}/files/rename", Tags: tags, Summary: "Rename a file", DefaultStatus: http.StatusNoContent}, s.renameFile)
 }
 
-// filePath is the input of every call that names one file.
-type filePath struct {
-	machineID
+// FileParam is the part of an input that names one file.
+type FileParam struct {
+	MachineParam
 	Path string `query:"path" required:"true" minLength:"1" maxLength:"4095" doc:"Absolute path in the guest"`
 }
 
-// rawBody lets a handler read the request's body itself.
-type rawBody struct{ body io.Reader }
+// StreamedBody is the part of an input that lets a handler read the request's body itself.
+type StreamedBody struct{ body io.Reader }
 
 // Resolve keeps the body.
-func (b *rawBody) Resolve(ctx huma.Context) []error {
+func (b *StreamedBody) Resolve(ctx huma.Context) []error {
 	b.body = ctx.BodyReader()
 	return nil
 }
 
 // guest returns the session of a running machine, for a file call.
-func (s *Server) guest(ctx context.Context, in machineID, paths ...string) (machine.Guest, error) {
+func (s *Server) guest(ctx context.Context, in MachineParam, paths ...string) (machine.Guest, error) {
 	id, err := in.parse()
 	if err != nil {
 		return nil, err
@@ -102,8 +102,8 @@ func fileErr(ctx context.Context, err error) error {
 }
 
 type uploadInput struct {
-	machineID
-	rawBody
+	MachineParam
+	StreamedBody
 }
 
 func (s *Server) uploadFile(ctx context.Context, in *uploadInput) (*response[hyperfleet.WriteResult], error) {
@@ -120,7 +120,7 @@ func (s *Server) uploadFile(ctx context.Context, in *uploadInput) (*response[hyp
 	if err != nil {
 		return nil, err
 	}
-	guest, err := s.guest(ctx, in.machineID, up.Path)
+	guest, err := s.guest(ctx, in.MachineParam, up.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -155,8 +155,8 @@ func (o *overflow) Write(p []byte) (int, error) {
 }
 
 type putInput struct {
-	filePath
-	rawBody
+	FileParam
+	StreamedBody
 	Mode string `query:"mode" pattern:"^[0-7]{1,4}$" doc:"Permission bits in octal; default 644"`
 }
 
@@ -165,7 +165,7 @@ func (s *Server) putFile(ctx context.Context, in *putInput) (*response[hyperflee
 	if err != nil {
 		return nil, err
 	}
-	guest, err := s.guest(ctx, in.machineID, in.Path)
+	guest, err := s.guest(ctx, in.MachineParam, in.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -195,12 +195,12 @@ func (w *watchedReader) Read(p []byte) (int, error) {
 }
 
 type readInput struct {
-	filePath
+	FileParam
 	Accept string `header:"Accept" doc:"application/octet-stream for the bytes as they are"`
 }
 
 func (s *Server) readFile(ctx context.Context, in *readInput) (*huma.StreamResponse, error) {
-	guest, err := s.guest(ctx, in.machineID, in.Path)
+	guest, err := s.guest(ctx, in.MachineParam, in.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -265,18 +265,18 @@ func (c *countingReader) Read(p []byte) (int, error) {
 }
 
 type removeInput struct {
-	filePath
+	FileParam
 	Recursive bool `query:"recursive" doc:"Also a folder that is not empty"`
 }
 
 func (s *Server) removeFile(ctx context.Context, in *removeInput) (*struct{}, error) {
-	return nil, s.fileCall(ctx, in.machineID, []string{in.Path}, func(ctx context.Context, g machine.Guest) error {
+	return nil, s.fileCall(ctx, in.MachineParam, []string{in.Path}, func(ctx context.Context, g machine.Guest) error {
 		return g.Remove(ctx, in.Path, in.Recursive)
 	})
 }
 
 // fileCall runs a short file operation under the configured deadline.
-func (s *Server) fileCall(ctx context.Context, in machineID, paths []string, act func(context.Context, machine.Guest) error) error {
+func (s *Server) fileCall(ctx context.Context, in MachineParam, paths []string, act func(context.Context, machine.Guest) error) error {
 	guest, err := s.guest(ctx, in, paths...)
 	if err != nil {
 		return err
@@ -286,9 +286,9 @@ func (s *Server) fileCall(ctx context.Context, in machineID, paths []string, act
 	return fileErr(ctx, act(ctx, guest))
 }
 
-func (s *Server) statFile(ctx context.Context, in *filePath) (*response[hyperfleet.FileInfo], error) {
+func (s *Server) statFile(ctx context.Context, in *FileParam) (*response[hyperfleet.FileInfo], error) {
 	out := &response[hyperfleet.FileInfo]{}
-	err := s.fileCall(ctx, in.machineID, []string{in.Path}, func(ctx context.Context, g machine.Guest) error {
+	err := s.fileCall(ctx, in.MachineParam, []string{in.Path}, func(ctx context.Context, g machine.Guest) error {
 		info, err := g.Stat(ctx, in.Path)
 		out.Body = fileView(info)
 		return err
@@ -296,9 +296,9 @@ func (s *Server) statFile(ctx context.Context, in *filePath) (*response[hyperfle
 	return out, err
 }
 
-func (s *Server) listFiles(ctx context.Context, in *filePath) (*response[[]hyperfleet.FileInfo], error) {
+func (s *Server) listFiles(ctx context.Context, in *FileParam) (*response[[]hyperfleet.FileInfo], error) {
 	out := &response[[]hyperfleet.FileInfo]{Body: []hyperfleet.FileInfo{}}
-	err := s.fileCall(ctx, in.machineID, []string{in.Path}, func(ctx context.Context, g machine.Guest) error {
+	err := s.fileCall(ctx, in.MachineParam, []string{in.Path}, func(ctx context.Context, g machine.Guest) error {
 		list, err := g.List(ctx, in.Path)
 		for _, info := range list {
 			out.Body = append(out.Body, fileView(info))
@@ -309,7 +309,7 @@ func (s *Server) listFiles(ctx context.Context, in *filePath) (*response[[]hyper
 }
 
 type mkdirInput struct {
-	machineID
+	MachineParam
 	Body hyperfleet.MkdirRequest
 }
 
@@ -318,18 +318,18 @@ func (s *Server) mkdir(ctx context.Context, in *mkdirInput) (*struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.fileCall(ctx, in.machineID, []string{in.Body.Path}, func(ctx context.Context, g machine.Guest) error {
+	return nil, s.fileCall(ctx, in.MachineParam, []string{in.Body.Path}, func(ctx context.Context, g machine.Guest) error {
 		return g.Mkdir(ctx, in.Body.Path, mode, in.Body.Parents)
 	})
 }
 
 type renameInput struct {
-	machineID
+	MachineParam
 	Body hyperfleet.RenameRequest
 }
 
 func (s *Server) renameFile(ctx context.Context, in *renameInput) (*struct{}, error) {
-	return nil, s.fileCall(ctx, in.machineID, []string{in.Body.From, in.Body.To}, func(ctx context.Context, g machine.Guest) error {
+	return nil, s.fileCall(ctx, in.MachineParam, []string{in.Body.From, in.Body.To}, func(ctx context.Context, g machine.Guest) error {
 		return g.Rename(ctx, in.Body.From, in.Body.To)
 	})
 }

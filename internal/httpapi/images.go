@@ -137,7 +137,7 @@ func (e *eventWriter) end(v any) {
 }
 
 type importInput struct {
-	rawBody
+	StreamedBody
 	Name string `query:"name" required:"true" minLength:"1" maxLength:"1024" doc:"Reference that the image gets"`
 }
 

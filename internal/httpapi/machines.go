@@ -14,11 +14,13 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
 
-type machineID struct {
+// MachineParam is the part of an input that names the machine. (The types that
+// inputs embed are exported because huma skips embedded fields that are not.)
+type MachineParam struct {
 	ID string `path:"id" maxLength:"64" doc:"Id of the machine"`
 }
 
-func (m machineID) parse() (machine.ID, error) {
+func (m MachineParam) parse() (machine.ID, error) {
 	id, err := machine.ParseID(m.ID)
 	if err != nil {
 		return "", errNoMachine
@@ -126,7 +128,7 @@ func (s *Server) createMachine(ctx context.Context, in *createInput) (*response[
 	return &response[hyperfleet.Machine]{s.view(m)}, nil
 }
 
-func (s *Server) getMachine(ctx context.Context, in *machineID) (*response[hyperfleet.Machine], error) {
+func (s *Server) getMachine(ctx context.Context, in *MachineParam) (*response[hyperfleet.Machine], error) {
 	id, err := in.parse()
 	if err != nil {
 		return nil, lowerNotFound(err)
@@ -139,7 +141,7 @@ func (s *Server) getMachine(ctx context.Context, in *machineID) (*response[hyper
 }
 
 type waitInput struct {
-	machineID
+	MachineParam
 	Status  string  `query:"status" required:"true" enum:"pending,starting,running,paused,stopping,stopped,failed"`
 	Timeout float64 `query:"timeout" minimum:"1" maximum:"30" default:"30" doc:"Seconds"`
 }
@@ -161,7 +163,7 @@ func (s *Server) waitMachine(ctx context.Context, in *waitInput) (*response[hype
 	return &response[hyperfleet.Machine]{s.view(m)}, nil
 }
 
-func (s *Server) deleteMachine(ctx context.Context, in *machineID) (*struct{}, error) {
+func (s *Server) deleteMachine(ctx context.Context, in *MachineParam) (*struct{}, error) {
 	id, err := in.parse()
 	if err == nil {
 		err = s.cfg.Machines.Delete(ctx, id)
@@ -170,8 +172,8 @@ func (s *Server) deleteMachine(ctx context.Context, in *machineID) (*struct{}, e
 }
 
 // change is the handler of a method that brings a machine into another state.
-func (s *Server) change(act func(context.Context, machine.ID) (machine.Machine, error)) func(context.Context, *machineID) (*response[hyperfleet.Machine], error) {
-	return func(ctx context.Context, in *machineID) (*response[hyperfleet.Machine], error) {
+func (s *Server) change(act func(context.Context, machine.ID) (machine.Machine, error)) func(context.Context, *MachineParam) (*response[hyperfleet.Machine], error) {
+	return func(ctx context.Context, in *MachineParam) (*response[hyperfleet.Machine], error) {
 		id, err := in.parse()
 		if err != nil {
 			return nil, err
@@ -184,7 +186,7 @@ func (s *Server) change(act func(context.Context, machine.ID) (machine.Machine, 
 	}
 }
 
-func (s *Server) console(ctx context.Context, in *machineID) (*huma.StreamResponse, error) {
+func (s *Server) console(ctx context.Context, in *MachineParam) (*huma.StreamResponse, error) {
 	id, err := in.parse()
 	if err != nil {
 		return nil, err
