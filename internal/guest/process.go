@@ -13,7 +13,7 @@ import (
 )
 
 // inputSize is the most input that waits for the guest, sent or not, in bytes.
-const inputSize = 2 * guestproto.Replay
+const inputSize = 2 * guestproto.Window
 
 // process is the host's end of a command. Its goroutine follows the command
 // from stream to stream until the end; the readers of its output read the
@@ -51,7 +51,7 @@ func (s *Session) process(id string, at attachment, stdin bool) (machine.Process
 	p.stdout = &output{p: p, ch: guestproto.Stdout, off: at.started.Stdout}
 	p.stderr = &output{p: p, ch: guestproto.Stderr, off: at.started.Stderr}
 	if stdin {
-		p.input = guestproto.NewRing(inputSize, guestproto.Replay)
+		p.input = guestproto.NewRing(inputSize, guestproto.Window)
 		p.input.Skip(at.started.Stdin)
 	}
 	p.ctx, p.cancel = context.WithCancelCause(s.ctx)
@@ -70,7 +70,8 @@ func (p *process) follow(at attachment) {
 	defer pumps.Wait()
 	for {
 		if p.input != nil {
-			pumps.Go(func() { p.pump(at) })
+			current := at
+			pumps.Go(func() { p.pump(current) })
 		}
 		select {
 		case <-at.stream.Done():

@@ -51,12 +51,6 @@ const (
 	InitialWindow = 16 << 10
 	Window        = 128 << 10
 
-	// Replay is how many of the bytes that were read from a Ring must be kept,
-	// so that nothing is lost when the session breaks: those that the peer has
-	// not taken, and those that the sender holds while it waits for credit.
-	// The sender reads the Ring with a buffer of at most MaxPayload.
-	Replay = Window + MaxPayload
-
 	// MaxFinished is how many ended commands the guest remembers until the
 	// host releases them, and FinishedFor for how long.
 	MaxFinished = 4096

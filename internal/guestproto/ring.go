@@ -13,8 +13,9 @@ import (
 //
 // It holds at most size bytes: those not read yet and, as long as there is no
 // need for the room, older ones, but always the last keep bytes that were read.
-// A sender that reads it into a channel of a Stream needs keep = Replay. Memory
-// grows with use.
+// What a reader was given counts as read when it asks for more. So a sender that
+// reads it into a channel of a Stream needs keep = Window: what the peer has not
+// taken when the session breaks is never older. Memory grows with use.
 type Ring struct {
 	size, keep int
 
@@ -22,7 +23,7 @@ type Ring struct {
 	change sync.Cond // anything below changed
 	buf    []byte    // offset o is at o % len(buf)
 	start  int64     // oldest byte kept
-	pos    int64     // next byte of the current reader
+	pos    int64     // where the current reader's last Read began
 	end    int64     // bytes ever written
 	eof    bool
 	closed bool
@@ -181,11 +182,16 @@ func (rr *RingReader) Offset() int64 {
 	return rr.off
 }
 
-// Read blocks until there is a byte, the end (io.EOF), or ctx is done.
+// Read blocks until there is a byte, the end (io.EOF), or ctx is done. The
+// bytes that the Read before returned are done with.
 func (rr *RingReader) Read(ctx context.Context, p []byte) (int, error) {
 	r := rr.ring
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.reader == rr && r.pos != rr.off {
+		r.pos = rr.off
+		r.change.Broadcast()
+	}
 	if rr.mustWait() {
 		defer context.AfterFunc(ctx, r.wake)()
 	}
@@ -203,8 +209,6 @@ func (rr *RingReader) Read(ctx context.Context, p []byte) (int, error) {
 	i := rr.off % int64(len(r.buf))
 	n := copy(p[:min(int64(len(p)), r.end-rr.off)], r.buf[i:])
 	rr.off += int64(n)
-	r.pos = rr.off
-	r.change.Broadcast()
 	return n, nil
 }
 

@@ -25,6 +25,9 @@ func TestRingReplay(t *testing.T) {
 	if got := read(50); got != string(pattern(50)) {
 		t.Fatalf("got %q", got)
 	}
+	if _, err := rr.Read(t.Context(), nil); err != nil { // done with them
+		t.Fatal(err)
+	}
 	r.Write([]byte("0123456789")) // room: bytes 0..9 are older than the 40 kept
 	if start, end := r.Range(); start != 10 || end != 110 {
 		t.Fatalf("kept %d..%d", start, end)

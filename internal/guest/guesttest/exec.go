@@ -10,7 +10,7 @@ import (
 )
 
 // ringSize is the size of each ring of a command, in bytes.
-const ringSize = 2 * guestproto.Replay
+const ringSize = 2 * guestproto.Window
 
 // exec is one command, running or ended.
 type exec struct {
@@ -36,8 +36,8 @@ func (g *Guest) execStart(st *guestproto.Stream) (any, error) {
 	e := &exec{
 		id:     req.ID,
 		stdin:  guestproto.NewRing(ringSize, 0),
-		out:    guestproto.NewRing(ringSize, guestproto.Replay),
-		err:    guestproto.NewRing(ringSize, guestproto.Replay),
+		out:    guestproto.NewRing(ringSize, guestproto.Window),
+		err:    guestproto.NewRing(ringSize, guestproto.Window),
 		cancel: cancel,
 		done:   make(chan struct{}),
 	}
