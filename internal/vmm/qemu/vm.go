@@ -105,12 +105,10 @@ func (v *vm) DialAgent(ctx context.Context) (net.Conn, error) {
 func (v *vm) Done() <-chan struct{} { return v.done }
 
 func (v *vm) Exit() machine.Exit {
-	select {
-	case <-v.done:
-		return v.exit
-	default:
+	if !v.ended() {
 		return machine.Exit{}
 	}
+	return v.exit
 }
 
 func (v *vm) Pause(ctx context.Context) error { return v.command(ctx, "stop") }
@@ -144,12 +142,8 @@ func (v *vm) command(ctx context.Context, name string) error {
 }
 
 func (v *vm) Kill(ctx context.Context) error {
-	select {
-	case <-v.done:
+	if v.ended() {
 		return nil
-	case <-v.closed:
-		return fmt.Errorf("kill VMM of %s: %w", v.id, os.ErrClosed)
-	default:
 	}
 	if err := v.proc.Kill(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("kill VMM of %s: %w", v.id, err)
@@ -158,6 +152,9 @@ func (v *vm) Kill(ctx context.Context) error {
 	case <-v.done:
 		return nil
 	case <-v.closed:
+		if v.ended() {
+			return nil
+		}
 		return fmt.Errorf("kill VMM of %s: %w", v.id, os.ErrClosed)
 	case <-ctx.Done():
 		return errdefs.Wrap(ctx.Err(), errdefs.Timeout, "VMM_TIMEOUT", "the VMM does not end")
@@ -188,11 +185,21 @@ func (v *vm) awaitEnd(patience time.Duration) {
 	}
 }
 
-// alive fails once the VMM has ended or the vm is closed.
-func (v *vm) alive() error {
+func (v *vm) ended() bool {
 	select {
 	case <-v.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// alive fails once the VMM has ended or the vm is closed.
+func (v *vm) alive() error {
+	if v.ended() {
 		return errdefs.New(errdefs.Runtime, "VMM_DIED", "the VMM has ended")
+	}
+	select {
 	case <-v.closed:
 		return fmt.Errorf("VMM of %s: %w", v.id, os.ErrClosed)
 	default:

@@ -15,10 +15,9 @@ import (
 )
 
 // leaves releases cfg at the end of the test and then finds nothing of it: no
-// process of its user, no file in its folder, no descriptor of ours.
+// process of its user, no file in its folder, no socket.
 func leaves(t *testing.T, driver machine.Driver, cfg machine.VMConfig) {
 	t.Helper()
-	before := descriptors(t)
 	t.Cleanup(func() {
 		for range 2 {
 			if err := driver.Release(background(), cfg); err != nil {
@@ -26,6 +25,15 @@ func leaves(t *testing.T, driver machine.Driver, cfg machine.VMConfig) {
 			}
 		}
 		nothingLeft(t, cfg)
+	})
+}
+
+// keepsDescriptors finds no more descriptors open at the end of the test than
+// there are now.
+func keepsDescriptors(t *testing.T) {
+	t.Helper()
+	before := descriptors(t)
+	t.Cleanup(func() {
 		if after := descriptors(t); after > before {
 			t.Errorf("%d descriptors are open, %d were", after, before)
 		}
@@ -55,8 +63,8 @@ func descriptors(t *testing.T) int {
 	return len(names) - 1
 }
 
-// processesOf lists the processes, ended ones that nobody reaped among them,
-// whose real user is uid.
+// processesOf lists the processes whose user is uid, also those that have ended
+// and that we should have reaped.
 func processesOf(t *testing.T, uid int) []int {
 	t.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/status")
@@ -67,7 +75,10 @@ func processesOf(t *testing.T, uid int) []int {
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		if slices.Contains(strings.Split(string(b), "\n"), uidLine(uid)) {
+		lines := strings.Split(string(b), "\n")
+		zombie := slices.Contains(lines, "State:\tZ (zombie)")
+		ours := slices.Contains(lines, "PPid:\t"+strconv.Itoa(os.Getpid()))
+		if slices.Contains(lines, uidLine(uid)) && (!zombie || ours) {
 			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 			must(t, err)
 			pids = append(pids, pid)

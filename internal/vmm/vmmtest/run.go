@@ -109,13 +109,19 @@ func testConsole(t *testing.T, s Suite) {
 
 func testPause(t *testing.T, s Suite) {
 	g := s.boot(t, s.config(t))
-	before := g.clock()
+	stopped := g.clock()
 	must(t, g.vm.Pause(deadline(t)))
 	const pause = 3 * time.Second
 	<-time.After(pause)
 	must(t, g.vm.Resume(deadline(t)))
-	if passed := g.clock() - before; passed > pause-time.Second {
+	if passed := g.clock() - stopped; passed > pause-time.Second {
 		t.Errorf("%v passed for a guest that stood still for %v", passed, pause)
+	}
+	// While it runs, its clock keeps the host's pace.
+	before, start := g.clock(), time.Now()
+	<-time.After(pause)
+	if passed, want := g.clock()-before, time.Since(start); (passed - want).Abs() > want/10 {
+		t.Errorf("%v passed in the guest while %v did here", passed, want)
 	}
 }
 

@@ -62,7 +62,10 @@ func Run(t *testing.T, s Suite) {
 		{"adopt of a stranger", testStranger},
 		{"the VMM holds nothing else", testIsolation},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.test(t, s) })
+		t.Run(c.name, func(t *testing.T) {
+			keepsDescriptors(t)
+			c.test(t, s)
+		})
 	}
 }
 
