@@ -112,7 +112,7 @@ func (c *Conn) handleOpen(h header, payload []byte) error {
 		return err
 	}
 	if c.places >= MaxStreams+spareStreams || c.held+len(request) > heldLimit {
-		return c.refuse(h.stream)
+		return c.replyLocked(frameReset, h.stream, refusedPayload)
 	}
 	s := newStream(c, h.stream, method)
 	s.request = append([]byte(nil), request...)
@@ -122,14 +122,6 @@ func (c *Conn) handleOpen(h header, payload []byte) error {
 	c.backlog = append(c.backlog, s)
 	signal(c.arrived)
 	return nil
-}
-
-func (c *Conn) refuse(stream uint32) error {
-	b, err := json.Marshal(Errorf(KindExhausted, CodeRefused, "more than %d requests at once", MaxStreams))
-	if err != nil {
-		return err
-	}
-	return c.replyLocked(frameReset, stream, b)
 }
 
 // outgoing tells which data channels this side sends on.

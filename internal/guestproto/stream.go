@@ -292,7 +292,11 @@ func (s *Stream) Close() error {
 	return nil
 }
 
-var canceledPayload = []byte(`{"kind":"unavailable","code":"CANCELED","message":"request canceled"}`)
+// Payloads of the resets that may be sent in great numbers.
+var (
+	canceledPayload = []byte(`{"kind":"unavailable","code":"CANCELED","message":"request canceled"}`)
+	refusedPayload  = []byte(`{"kind":"exhausted","code":"TOO_MANY_STREAMS","message":"too many requests at once"}`)
+)
 
 // overLocked ends the stream on this side.
 func (s *Stream) overLocked(err error) {
