@@ -71,6 +71,14 @@ func (d *Daemon) Injected() (op string, ok bool) {
 	return d.op, d.injected
 }
 
+// Disarm takes back a fault that has not struck yet, and reports whether it has.
+func (d *Daemon) Disarm() (struck bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fault = Fault{}
+	return d.injected
+}
+
 // Handles is how many VMs and sessions the daemon holds.
 func (d *Daemon) Handles() int { return int(d.handles.Load()) }
 
