@@ -1,7 +1,9 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -12,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,18 +28,26 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
 
-// bigLayer does not compress, so that a cut leaves a part worth resuming.
-func bigLayer(t *testing.T) []byte {
-	t.Helper()
+// bigLayer is 3 MiB in a gzip file that holds it as it is: a cut leaves a part
+// worth resuming.
+var bigLayer = sync.OnceValue(func() []byte {
 	body := make([]byte, 3<<20)
-	for i, r := 0, rand.NewChaCha8([32]byte{1}); i < len(body); i += 8 {
-		v := r.Uint64()
-		for j := range 8 {
-			body[i+j] = byte(v >> (8 * j))
+	rand.NewChaCha8([32]byte{1}).Read(body)
+	var buf bytes.Buffer
+	zw, _ := gzip.NewWriterLevel(&buf, gzip.NoCompression) // a level that exists
+	tw := tar.NewWriter(zw)
+	for _, err := range []error{
+		tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "big", Mode: 0o644, Size: int64(len(body))}),
+		second(tw.Write(body)), tw.Close(), zw.Close(),
+	} {
+		if err != nil {
+			panic(err)
 		}
 	}
-	return imagetest.Gzip(t, imagetest.Tar(t, imagetest.File("big", string(body))))
-}
+	return buf.Bytes()
+})
+
+func second(_ int, err error) error { return err }
 
 // rig is a registry with an image of one big layer, and a store.
 type rig struct {
@@ -50,7 +61,7 @@ type rig struct {
 
 func newRig(t *testing.T, change func(*Options)) *rig {
 	t.Helper()
-	r := &rig{reg: imagetest.Registry(t), layer: bigLayer(t)}
+	r := &rig{reg: imagetest.Registry(t), layer: bigLayer()}
 	r.img = imagetest.Image(t, v1.Config{Env: []string{"A=b"}}, r.layer)
 	r.ref = r.reg.Push(t, "team/app:1", r.img)
 	layers, err := r.img.Layers()
