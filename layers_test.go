@@ -35,7 +35,7 @@ var layers = []layer{
 	{"internal/guestproto", nil, "linked into the guest: small, and without surprises"},
 
 	{"internal/machine", []string{"internal/errdefs"}, "the domain is tested without any technology"},
-	{"internal/machine/machinetest", []string{"internal/machine", "internal/errdefs"}, "fakes know the contract only"},
+	{"internal/machine/machinetest", []string{"internal/machine", "internal/errdefs", "github.com/google/go-cmp"}, "fakes know the contract only"},
 
 	{"internal/store", []string{"internal/machine", "internal/errdefs", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, "the only importer of the SQL driver"},
 	{"internal/ext4", []string{"internal/errdefs", "golang.org/x/sys"}, "a format library"},
