@@ -247,10 +247,9 @@ func (m *Manager) checkFiles(ctx context.Context, spec Spec) error {
 
 // checkFile follows links first, so that none leads out of an allowed folder.
 func (m *Manager) checkFile(path, what string) error {
-	real, err := filepath.EvalSymlinks(path)
 	allowed := m.allowed(path)
-	if err == nil {
-		allowed = m.allowed(real)
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		allowed = m.allowed(target)
 	}
 	if !allowed {
 		return errdefs.New(errdefs.Forbidden, "PATH_NOT_ALLOWED", "%s image is in no allowed folder: %s", what, path)
@@ -263,8 +262,8 @@ func (m *Manager) checkFile(path, what string) error {
 
 func (m *Manager) allowed(path string) bool {
 	for _, dir := range m.cfg.AllowedDirs {
-		if real, err := filepath.EvalSymlinks(dir); err == nil {
-			dir = real
+		if target, err := filepath.EvalSymlinks(dir); err == nil {
+			dir = target
 		}
 		if rel, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(rel) {
 			return true

@@ -71,15 +71,15 @@ func randomCall(t *testing.T, h *machinetest.Host, m *machine.Manager, rng *rand
 	ctx := t.Context()
 	switch rng.IntN(16) {
 	case 0, 1, 2, 3:
-		m.Start(ctx, id)
+		_, _ = m.Start(ctx, id)
 	case 4, 5:
-		m.Stop(ctx, id)
+		_, _ = m.Stop(ctx, id)
 	case 6:
-		m.Restart(ctx, id)
+		_, _ = m.Restart(ctx, id)
 	case 7:
-		m.Pause(ctx, id)
+		_, _ = m.Pause(ctx, id)
 	case 8:
-		m.Resume(ctx, id)
+		_, _ = m.Resume(ctx, id)
 	case 9:
 		h.PowerOff(id)
 	case 10:
@@ -87,17 +87,17 @@ func randomCall(t *testing.T, h *machinetest.Host, m *machine.Manager, rng *rand
 	case 11:
 		ctx, cancel := context.WithCancel(ctx)
 		cancel()
-		m.Start(ctx, id)
+		_, _ = m.Start(ctx, id)
 	case 12:
 		h.Behave(id, machinetest.Behaviour{BootError: errdefs.New(errdefs.Guest, "GUEST_MOUNT", "bad")})
-		m.Start(ctx, id)
+		_, _ = m.Start(ctx, id)
 		h.Behave(id, machinetest.Behaviour{})
 	case 13:
 		if rng.IntN(10) == 0 {
-			m.Delete(ctx, id)
+			_ = m.Delete(ctx, id)
 		}
 	case 14:
-		m.List(ctx, machine.Filter{})
+		_, _, _ = m.List(ctx, machine.Filter{})
 	default:
 		if p, err := m.Exec(ctx, id, machine.ExecRequest{Argv: []string{"echo", "x"}}); err == nil {
 			p.Close()
@@ -108,7 +108,7 @@ func randomCall(t *testing.T, h *machinetest.Host, m *machine.Manager, rng *rand
 func requireAgreement(t *testing.T, h *machinetest.Host, m *machine.Manager, ids []machine.ID) {
 	t.Helper()
 	for _, id := range ids {
-		m.Resume(t.Context(), id) // waits for an operation whose caller has left
+		_, _ = m.Resume(t.Context(), id) // waits for an operation whose caller has left
 		_, runs := h.Running(id)
 		if !runs {
 			awaitDown(t, m, id)

@@ -87,8 +87,7 @@ func (m *Manager) recoverOperation(ctx context.Context, e *entry, mc *Machine, r
 	case "stop":
 		if l, err := m.adopt(ctx, mc); err == nil {
 			t.live = l // so that the guest still ends well
-			err = m.agree(ctx, l, Running)
-			m.logUnlessNil("resume adopted machine", mc.ID, err)
+			m.agree(ctx, l, mc.ID, Running)
 		}
 		return t.runStop(ctx, m.resumed(rec, t.stopSteps()))
 	case "delete":
@@ -106,7 +105,7 @@ func (m *Manager) readopt(ctx context.Context, e *entry, mc *Machine) error {
 	if err != nil {
 		return m.lost(ctx, mc, err)
 	}
-	m.logUnlessNil("pause or resume adopted machine", mc.ID, m.agree(ctx, l, mc.State))
+	m.agree(ctx, l, mc.ID, mc.State)
 	e.mu.Lock()
 	l.paused = mc.State == Paused
 	e.live = l
@@ -140,15 +139,18 @@ func (m *Manager) adopt(ctx context.Context, mc *Machine) (*live, error) {
 }
 
 // agree pauses or resumes a VMM whose daemon died between that and the record.
-func (m *Manager) agree(ctx context.Context, l *live, state State) error {
+func (m *Manager) agree(ctx context.Context, l *live, id ID, state State) {
 	caps, err := m.cfg.Driver.Capabilities(ctx)
-	if err != nil || !caps.Pause {
-		return err
+	switch {
+	case err != nil || !caps.Pause:
+	case state == Paused:
+		err = bounded(ctx, undoTimeout, l.vm.Pause)
+	default:
+		err = bounded(ctx, undoTimeout, l.vm.Resume)
 	}
-	if state == Paused {
-		return bounded(ctx, undoTimeout, l.vm.Pause)
+	if err != nil {
+		m.cfg.Log.Warn("adopted machine may not be as recorded", "machine", id, "state", state, "err", err)
 	}
-	return bounded(ctx, undoTimeout, l.vm.Resume)
 }
 
 // lost clears up after a VMM that is gone, or that cannot be adopted.
@@ -159,10 +161,4 @@ func (m *Manager) lost(ctx context.Context, mc *Machine, cause error) error {
 	}
 	m.cfg.Log.Warn("machine failed", "machine", mc.ID, "err", err)
 	return errors.Join(m.release(ctx, mc), m.fail(ctx, mc, err))
-}
-
-func (m *Manager) logUnlessNil(msg string, id ID, err error) {
-	if err != nil {
-		m.cfg.Log.Warn(msg, "machine", id, "err", err)
-	}
 }

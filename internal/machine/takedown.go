@@ -45,7 +45,7 @@ func (t *takedown) run(ctx context.Context, op *operation, message string) error
 	op.oneWay = true
 	op.undone = func(cause error) {
 		if err := t.m.fail(ctx, t.mc, classified(cause, message)); err != nil {
-			t.m.cfg.Log.Error("record failed "+op.rec.Kind, "machine", t.mc.ID, "err", err)
+			t.m.cfg.Log.Error("record failed operation", "machine", t.mc.ID, "operation", op.rec.Kind, "err", err)
 		}
 	}
 	if err := op.run(ctx); err != nil {
