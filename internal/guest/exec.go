@@ -121,14 +121,21 @@ func open(ctx context.Context, conn *guestproto.Conn, method guestproto.Method, 
 	}
 	started := begin
 	err = st.Message(ctx, &started)
-	if err == nil && min(started.Stdin, started.Stdout, started.Stderr) < 0 {
-		err = guestproto.Errorf(guestproto.KindGuest, guestproto.CodeBadAnswer, "the guest gave a negative offset")
+	if err == nil && !plausible(started) {
+		err = guestproto.Errorf(guestproto.KindGuest, guestproto.CodeBadAnswer, "the guest gave an offset that cannot be")
 	}
 	if err != nil && !errors.Is(err, guestproto.ErrEnded) {
 		st.Close()
 		return attachment{}, err
 	}
 	return attachment{st, started}, nil
+}
+
+// maxOffset is above what any command can put out, and far from an overflow.
+const maxOffset = 1 << 60
+
+func plausible(o guestproto.ExecStarted) bool {
+	return min(o.Stdin, o.Stdout, o.Stderr) >= 0 && max(o.Stdin, o.Stdout, o.Stderr) <= maxOffset
 }
 
 // abandon ends a command whose caller gave up before it knew of its start.

@@ -320,7 +320,7 @@ func (o *output) Read(b []byte) (int, error) {
 			return n, nil
 		}
 		if err == io.EOF {
-			return 0, o.p.checkEnd(o)
+			return 0, o.p.checkEnd(o, st)
 		}
 		o.last = st
 	}
@@ -352,7 +352,10 @@ func (p *process) current(last *guestproto.Stream) (*guestproto.Stream, error) {
 
 // checkEnd is io.EOF when the guest says that the output is as long as what
 // was read.
-func (p *process) checkEnd(o *output) error {
+func (p *process) checkEnd(o *output, st *guestproto.Stream) error {
+	if errors.Is(st.Err(), guestproto.ErrEnded) {
+		<-p.done // follow is about to take the result
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	want := p.exit.Stdout
