@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -45,13 +46,31 @@ func testIsolation(t *testing.T, s Suite) {
 		t.Errorf("environment is %q", env)
 	}
 	allowed := []string{cfg.KernelPath, cfg.InitrdPath, cfg.Drives[0].Path, cfg.Drives[1].Path, os.DevNull}
-	for _, target := range filesOf(t, pid) {
-		if strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "/memfd:hyperfleet-") && !contains(allowed, target) {
-			t.Errorf("it holds %s", target)
+	for _, f := range filesOf(t, pid) {
+		if !strings.HasPrefix(f.target, "/") || strings.HasPrefix(f.target, "/memfd:hyperfleet-") {
+			continue // a socket, an event, or its own output
+		}
+		if !contains(allowed, f.target) {
+			t.Errorf("it holds %s", f.target)
+		}
+		if f.writable && !contains([]string{cfg.Drives[1].Path}, f.target) {
+			t.Errorf("it can write %s", f.target)
 		}
 	}
-	if held := writable(t, pid, cfg.Drives[0].Path); held {
-		t.Error("it holds the base for writing")
+	// What it could open by name is what any stranger on the host could.
+	info, err := os.Stat(cfg.RunDir)
+	must(t, err)
+	if owner := info.Sys().(*syscall.Stat_t).Uid; info.Mode().Perm() != 0o700 || int(owner) != os.Geteuid() {
+		t.Errorf("run directory is %v of user %d", info.Mode(), owner)
+	}
+	// Writes past the disk's end stay in the guest.
+	if _, err := g.try("write /dev/vdb %d 00", 2<<20); err == nil {
+		t.Error("the guest wrote past the end of its disk")
+	}
+	disk, err := os.Stat(cfg.Drives[1].Path)
+	must(t, err)
+	if disk.Size() != 2<<20 {
+		t.Errorf("the disk has %d bytes", disk.Size())
 	}
 }
 
@@ -64,45 +83,39 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// filesOf lists what a process holds open.
-func filesOf(t *testing.T, pid int) []string {
-	t.Helper()
-	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	must(t, err)
-	var targets []string
-	for _, l := range links {
-		if target, err := os.Readlink(l); err == nil {
-			targets = append(targets, target)
-		}
-	}
-	if len(targets) == 0 {
-		t.Fatal("no descriptors seen")
-	}
-	return targets
+// openFile is one descriptor of a process.
+type openFile struct {
+	target   string
+	writable bool
 }
 
-// writable reports whether a process holds path open for writing: fdinfo in
-// proc(5).
-func writable(t *testing.T, pid int, path string) bool {
+// filesOf lists what a process holds open: /proc/PID/fd and fdinfo in proc(5).
+func filesOf(t *testing.T, pid int) []openFile {
 	t.Helper()
-	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	entries, err := os.ReadDir(dir + "fd")
 	must(t, err)
-	for _, l := range links {
-		if target, err := os.Readlink(l); err != nil || target != path {
+	var files []openFile
+	for _, e := range entries {
+		target, err := os.Readlink(dir + "fd/" + e.Name())
+		if err != nil {
+			continue // closed meanwhile
+		}
+		info, err := os.ReadFile(dir + "fdinfo/" + e.Name())
+		if err != nil {
 			continue
 		}
-		info, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(l)), "fdinfo", filepath.Base(l)))
-		must(t, err)
 		var pos int64
 		var flags int
 		if _, err := fmt.Sscanf(string(info), "pos:\t%d\nflags:\t%o", &pos, &flags); err != nil {
 			t.Fatal(err)
 		}
-		if flags&(os.O_WRONLY|os.O_RDWR) != 0 {
-			return true
-		}
+		files = append(files, openFile{target, flags&(os.O_WRONLY|os.O_RDWR) != 0})
 	}
-	return false
+	if len(files) == 0 {
+		t.Fatal("no descriptors seen")
+	}
+	return files
 }
 
 func procFile(t *testing.T, pid int, name string) string {
