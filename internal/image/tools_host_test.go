@@ -1,0 +1,152 @@
+//go:build host
+
+package image
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/hyperfleet/hyperfleet/internal/image/imagetest"
+	"github.com/hyperfleet/hyperfleet/internal/machine"
+)
+
+// TestHostDebian converts a Debian root filesystem with a second layer that
+// umoci made of changes to it, and compares every file with what umoci unpacks.
+func TestHostDebian(t *testing.T) {
+	layout := debianLayout(t)
+	bundle := filepath.Join(t.TempDir(), "bundle")
+	imagetest.Run(t, "umoci", "unpack", "--image", layout+":latest", bundle)
+	rootfs := filepath.Join(bundle, "rootfs")
+	for _, args := range [][]string{
+		{"rm", "-r", "/usr/share/doc", "/etc/motd"},
+		{"ln", "/usr/bin/env", "/usr/bin/env2"},
+		{"mv", "/usr/bin/dpkg", "/usr/bin/dpkg.real"},
+		{"ln", "-s", "dpkg.real", "/usr/bin/dpkg"},
+		{"setcap", "cap_net_raw+ep", "/usr/bin/perl"},
+		{"chown", "1000:1001", "/opt"},
+		{"mknod", "/srv/device", "c", "5", "1"},
+		{"truncate", "-s", "100M", "/srv/sparse"},
+	} {
+		for i, a := range args[1:] {
+			if strings.HasPrefix(a, "/") {
+				args[i+1] = rootfs + a
+			}
+		}
+		imagetest.Run(t, args[0], args[1:]...)
+	}
+	imagetest.Run(t, "umoci", "repack", "--image", layout+":changed", bundle)
+	imagetest.Run(t, "umoci", "tag", "--image", layout+":changed", "latest")
+	imagetest.Run(t, "umoci", "remove", "--image", layout+":changed")
+	requireSameAsUmoci(t, layout, "latest", ".", "etc", "usr/share")
+}
+
+// TestHostTools imports what buildah, skopeo and umoci make of one image, and
+// finds the same files in all.
+func TestHostTools(t *testing.T) {
+	dir := t.TempDir()
+	buildah := func(args ...string) string {
+		state := []string{"--root", dir + "/root", "--runroot", dir + "/run", "--storage-driver", "vfs"}
+		return strings.TrimSpace(imagetest.Run(t, "buildah", append(state, args...)...))
+	}
+	container := buildah("--log-level", "error", "from", "scratch")
+	buildah("copy", "--chmod", "4755", container, "/bin/busybox", "/bin/busybox")
+	buildah("config", "--env", "GREETING=hello there", "--cmd", "/bin/busybox", "--workingdir", "/srv",
+		"--user", "5:6", "--volume", "/data", "--port", "80/tcp", "--label", "a=b", "--entrypoint", `["/bin/busybox","sh"]`, container)
+	buildah("--log-level", "error", "commit", "--quiet", container, "oci:"+dir+"/first:latest")
+	buildah("copy", container, "/etc/os-release", "/etc/os-release")
+	buildah("--log-level", "error", "commit", "--quiet", container, "oci:"+dir+"/layout:latest")
+	oci := dir + "/layout"
+	imagetest.Run(t, "skopeo", "copy", "--quiet", "oci:"+oci+":latest", "docker-archive:"+dir+"/docker.tar:made/by:skopeo")
+	imagetest.Run(t, "skopeo", "copy", "--quiet", "oci:"+oci+":latest", "oci-archive:"+dir+"/oci.tar:latest")
+	imagetest.Run(t, "skopeo", "copy", "--quiet", "--dest-compress-format", "zstd", "oci:"+oci+":latest", "dir:"+dir+"/dir")
+	want := imagetest.Inventory(t, imagetest.Unpack(t, oci, "latest"))
+	for _, path := range []string{oci, dir + "/oci.tar", dir + "/docker.tar"} {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			s := openStore(t, nil)
+			image, err := s.ImportPath(t.Context(), path, ImportRequest{Name: "tools:1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := imagetest.Inventory(t, imagetest.Mount(t, image.BasePath))
+			got["."], want["."] = "", ""
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("base differs (-umoci +ours):\n%s", diff)
+			}
+			config := machine.ImageConfig{
+				Env:        image.Config.Env,
+				Entrypoint: []string{"/bin/busybox", "sh"}, Cmd: []string{"/bin/busybox"},
+				WorkingDir: "/srv", User: "5:6", Volumes: []string{"/data"}, ExposedPorts: []string{"80/tcp"},
+				Labels: image.Config.Labels, Architecture: image.Config.Architecture,
+			}
+			if diff := cmp.Diff(config, image.Config); diff != "" {
+				t.Errorf("config (-want +got):\n%s", diff)
+			}
+			if env := strings.Join(image.Config.Env, "\n"); !strings.Contains(env, "GREETING=hello there") || image.Config.Labels["a"] != "b" {
+				t.Errorf("config is %+v", image.Config)
+			}
+		})
+	}
+}
+
+// TestHostRegistry pulls through TLS and Basic auth from Debian's registry what
+// skopeo pushed there.
+func TestHostRegistry(t *testing.T) {
+	real := imagetest.DockerRegistry(t)
+	layout := layoutOf(t, imagetest.Gzip(t, imagetest.Tar(t, imagetest.File("a", "1"))), imagetest.Gzip(t, imagetest.Tar(t, imagetest.Whiteout("", "a"))))
+	ref := real.Host + "/team/app:1"
+	imagetest.Run(t, "skopeo", "copy", "--quiet", "--dest-tls-verify=false", "--dest-creds", real.User+":"+real.Password,
+		"oci:"+layout+":latest", "docker://"+ref)
+	right := &machine.RegistryAuth{Username: real.User, Password: real.Password}
+
+	s := openStore(t, func(o *Options) { o.RootCAs = real.CAs })
+	requireCode(t, resolve(t, s, ref, nil), "REGISTRY_UNAUTHORIZED")
+	requireCode(t, resolve(t, s, ref, &machine.RegistryAuth{Username: real.User, Password: "x"}), "REGISTRY_UNAUTHORIZED")
+	requireCode(t, resolve(t, s, real.Host+"/team/app:2", right), "IMAGE_NOT_FOUND")
+	requireCode(t, resolve(t, s, real.Host+"/no/such:1", right), "IMAGE_NOT_FOUND")
+	lease, err := s.Resolve(t.Context(), machine.ImageRequest{Ref: ref, Auth: right})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease.Release()
+	want := strings.TrimSpace(imagetest.Run(t, "skopeo", "inspect", "--tls-verify=false", "--creds", real.User+":"+real.Password, "--format", "{{.Digest}}", "docker://"+ref))
+	if lease.Digest != want {
+		t.Errorf("got %s, skopeo says %s", lease.Digest, want)
+	}
+	requireCode(t, resolve(t, s, ref, nil), "REGISTRY_UNAUTHORIZED")
+
+	config := filepath.Join(t.TempDir(), "config.json")
+	imagetest.Run(t, "skopeo", "login", "--authfile", config, "--tls-verify=false", "--username", real.User, "--password", real.Password, real.Host)
+	t.Setenv("DOCKER_CONFIG", filepath.Dir(config))
+	t.Setenv("HOME", filepath.Dir(config))
+	host := openStore(t, func(o *Options) { o.RootCAs, o.HostCredentials = real.CAs, true })
+	if err := resolve(t, host, ref, nil); err != nil {
+		t.Errorf("with the host's credential file: %v", err)
+	}
+
+	requireCode(t, resolve(t, openStore(t, nil), ref, right), "REGISTRY_UNAVAILABLE")
+}
+
+// TestHostDiskFull converts into a file system that is too small.
+func TestHostDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	imagetest.Run(t, "mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", dir)
+	t.Cleanup(func() { imagetest.Run(t, "umount", dir) })
+	r := newRig(t, nil)
+	s, err := Open(Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	requireCode(t, resolve(t, s, r.ref, nil), "DISK_FULL")
+	requireEmpty(t, s)
+	if left := s.list("ingest"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if _, err := os.Stat(s.path("lock")); err != nil {
+		t.Error(err)
+	}
+}
