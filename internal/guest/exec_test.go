@@ -56,7 +56,7 @@ func TestExec(t *testing.T) {
 	if p.ID() != "a" || p.Start() != (machine.Offsets{}) {
 		t.Errorf("id %s, start %+v", p.ID(), p.Start())
 	}
-	if _, err := p.Stdin().Write([]byte("x")); err != io.ErrClosedPipe {
+	if _, err := p.Stdin().Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("write to a command without input: %v", err)
 	}
 	p.Close()

@@ -33,7 +33,7 @@ func (s *Session) ReadFile(ctx context.Context, name string) (machine.FileInfo, 
 	}
 	var fi guestproto.FileInfo
 	if err := d.stream.Message(ctx, &fi); err != nil {
-		d.Close()
+		d.cancel()
 		if errors.Is(err, guestproto.ErrEnded) {
 			err = guestproto.Errorf(guestproto.KindGuest, guestproto.CodeBadAnswer, "no file information")
 		}
@@ -64,14 +64,14 @@ func (s *Session) download(ctx context.Context, op string, method guestproto.Met
 	return &download{
 		s: s, op: op, ctx: ctx, stream: st,
 		data: st.Reader(guestproto.Download),
-		stop: context.AfterFunc(ctx, func() { st.Close() }),
+		stop: context.AfterFunc(ctx, st.Close),
 	}, nil
 }
 
 // Read implements io.Reader. io.EOF means that the whole content was read.
 func (d *download) Read(p []byte) (int, error) {
 	n, err := d.data.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = d.stream.Result(d.ctx, nil)
 		if err == nil {
 			return n, io.EOF
@@ -88,8 +88,13 @@ func (d *download) Read(p []byte) (int, error) {
 
 // Close implements io.Closer. A transfer that is not at its end is canceled.
 func (d *download) Close() error {
+	d.cancel()
+	return nil
+}
+
+func (d *download) cancel() {
 	d.stop()
-	return d.stream.Close()
+	d.stream.Close()
 }
 
 // WriteFile implements machine.Guest. It returns only when a Read of r that is
@@ -109,7 +114,7 @@ func (s *Session) WriteFile(ctx context.Context, name string, mode fs.FileMode, 
 		return 0, s.public(op, err)
 	}
 	defer st.Close()
-	defer context.AfterFunc(ctx, func() { st.Close() })()
+	defer context.AfterFunc(ctx, st.Close)()
 	n, err := upload(ctx, st, r)
 	if err == nil {
 		var res guestproto.FileWritten
@@ -141,7 +146,7 @@ func upload(ctx context.Context, st *guestproto.Stream, r io.Reader) (int64, err
 		switch {
 		case ctx.Err() != nil:
 			return total, context.Cause(ctx)
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return total, w.Close()
 		case err != nil:
 			return total, sourceError(err)
@@ -167,7 +172,7 @@ func (s *Session) List(ctx context.Context, dir string) ([]machine.FileInfo, err
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close()
+	defer d.cancel()
 	lines := bufio.NewScanner(d)
 	lines.Buffer(nil, maxLine)
 	list := []machine.FileInfo{}

@@ -119,7 +119,7 @@ func (s *Session) once() (wasUp bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	stop := context.AfterFunc(s.ctx, func() { conn.Close() })
+	stop := context.AfterFunc(s.ctx, conn.Close)
 	defer stop()
 	defer conn.Close()
 	if err := s.setUp(conn); err != nil {

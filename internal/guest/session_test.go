@@ -83,7 +83,7 @@ func TestCloseEndsAllWaits(t *testing.T) {
 	for range 5 {
 		requireKind(t, <-ended, errdefs.Unavailable, "GUEST_SESSION_CLOSED")
 	}
-	if err := <-full; err != io.ErrClosedPipe {
+	if err := <-full; !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("write of input: %v", err)
 	}
 	s.Close()

@@ -2,6 +2,7 @@ package guestproto
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -77,7 +78,7 @@ func (s *Stream) readEnd(h *recvHalf) error {
 	if s.closed {
 		return io.ErrClosedPipe
 	}
-	if h.eof || s.err == ErrEnded {
+	if h.eof || errors.Is(s.err, ErrEnded) {
 		return io.EOF
 	}
 	return s.err

@@ -194,11 +194,10 @@ func (c *Conn) Err() error {
 }
 
 // Close ends the session and all its streams, closes the connection and waits
-// for the session's goroutines. It is idempotent and returns nil.
-func (c *Conn) Close() error {
+// for the session's goroutines. It is idempotent.
+func (c *Conn) Close() {
 	c.fail(ErrClosed)
 	c.wg.Wait()
-	return nil
 }
 
 func (c *Conn) fail(cause error) {

@@ -33,7 +33,7 @@ func TestRequestAndResult(t *testing.T) {
 	if err := s.Result(t.Context(), &res); err != nil || res.Word != "greet world" {
 		t.Fatalf("got %q, %v", res.Word, err)
 	}
-	if err := s.Err(); err != ErrEnded {
+	if err := s.Err(); !errors.Is(err, ErrEnded) {
 		t.Fatalf("Err = %v, want ErrEnded", err)
 	}
 }
@@ -118,7 +118,7 @@ func TestMessages(t *testing.T) {
 	if err := s.Result(t.Context(), &res); err != nil || res.Word != "ok" {
 		t.Fatalf("got %v, %v", res, err)
 	}
-	if _, err := s.Recv(t.Context()); err != ErrEnded {
+	if _, err := s.Recv(t.Context()); !errors.Is(err, ErrEnded) {
 		t.Fatalf("Recv after the end: %v", err)
 	}
 }

@@ -53,7 +53,7 @@ func TestNextRecordSkipsGarbage(t *testing.T) {
 			if got, err := nextRecord(br); err != nil || got != r {
 				t.Fatalf("after %d bytes of junk: %+v, %v", len(junk), got, err)
 			}
-			if _, err := nextRecord(br); err != io.EOF {
+			if _, err := nextRecord(br); !errors.Is(err, io.EOF) {
 				t.Fatalf("at the end: %v", err)
 			}
 		}

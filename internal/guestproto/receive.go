@@ -3,6 +3,7 @@ package guestproto
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 )
 
@@ -13,7 +14,7 @@ const maxCredit = 16 << 20
 func (c *Conn) readLoop() {
 	for {
 		if err := c.readFrame(); err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			c.fail(err)

@@ -160,13 +160,12 @@ func (r *Ring) drop() {
 }
 
 // Close ends the ring: it forgets every byte, and writers and readers fail with
-// io.ErrClosedPipe. It is idempotent and returns nil.
-func (r *Ring) Close() error {
+// io.ErrClosedPipe. It is idempotent.
+func (r *Ring) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
 	r.drop()
-	return nil
 }
 
 // RingReader reads a Ring. It is for one goroutine.

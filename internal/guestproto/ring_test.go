@@ -69,7 +69,7 @@ func TestRingRandom(t *testing.T) {
 		buf := make([]byte, 4000)
 		for {
 			n, err := rr.Read(t.Context(), buf[:1+lrng.IntN(len(buf))])
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			got = append(got, buf[:n]...)
@@ -128,16 +128,16 @@ func TestRingBlocksAndWakes(t *testing.T) {
 		go wait(t.Context(), rr)
 		synctest.Wait()
 		second := r.Reader(30)
-		if err := <-read; err != io.ErrClosedPipe {
+		if err := <-read; !errors.Is(err, io.ErrClosedPipe) {
 			t.Errorf("read of a reader that was replaced: %v", err)
 		}
 		go wait(t.Context(), second)
 		synctest.Wait()
 		r.Close()
-		if err := <-read; err != io.ErrClosedPipe {
+		if err := <-read; !errors.Is(err, io.ErrClosedPipe) {
 			t.Errorf("read of a closed ring: %v", err)
 		}
-		if _, err := r.Write([]byte("x")); err != io.ErrClosedPipe || r.Size() != 0 {
+		if _, err := r.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) || r.Size() != 0 {
 			t.Errorf("write to a closed ring: %v, %d bytes", err, r.Size())
 		}
 	})

@@ -252,7 +252,7 @@ func (s *Stream) Result(ctx context.Context, v any) error {
 	s.conn.mu.Lock()
 	err, raw := s.err, s.result
 	s.conn.mu.Unlock()
-	if err != ErrEnded {
+	if !errors.Is(err, ErrEnded) {
 		return err
 	}
 	if v == nil {
@@ -266,13 +266,13 @@ var errCanceled = Errorf(KindUnavailable, CodeCanceled, "request canceled")
 
 // Close lets go of the stream: it resets one that is not over (CodeCanceled),
 // drops what was not read, and frees its place among MaxStreams. Every Stream
-// must be closed. It is idempotent and returns nil.
-func (s *Stream) Close() error {
+// must be closed. It is idempotent.
+func (s *Stream) Close() {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s.closed {
-		return nil
+		return
 	}
 	s.closed = true
 	if s.err == nil {
@@ -289,7 +289,6 @@ func (s *Stream) Close() error {
 	for ch := range s.recv {
 		s.recv[ch].buf = fifo{}
 	}
-	return nil
 }
 
 // Payloads of the resets that may be sent in great numbers.

@@ -2,6 +2,7 @@ package guesttest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -152,7 +153,7 @@ func (e *exec) receive(st *guestproto.Stream) {
 		if n > 0 {
 			e.stdin.Write(buf[:n]) // fails when the command has ended
 		}
-		if err == io.EOF && st.Err() == nil {
+		if errors.Is(err, io.EOF) && st.Err() == nil {
 			e.stdin.CloseWrite()
 		}
 		if err != nil {
