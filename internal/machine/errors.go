@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
@@ -19,7 +20,7 @@ var errUnfinished error = errdefs.New(errdefs.Runtime, "START_INTERRUPTED", "the
 
 // NotFoundError is what every method answers for an unknown machine.
 func NotFoundError(id ID) error {
-	return errdefs.Wrap(errors.New("machine "+string(id)), errdefs.NotFound, "NOT_FOUND", "Machine not found")
+	return errdefs.Wrap(fmt.Errorf("machine %q", id), errdefs.NotFound, "NOT_FOUND", "Machine not found")
 }
 
 // waitError says why ctx ended a wait.

@@ -5,8 +5,6 @@ import (
 	"math/big"
 	"regexp"
 	"time"
-
-	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
 // ID names a machine: 12 characters of [0-9a-z], random, unique without
@@ -34,7 +32,7 @@ var idPattern = regexp.MustCompile(`^[0-9a-z]{1,40}$`)
 // on this check.
 func ParseID(s string) (ID, error) {
 	if !idPattern.MatchString(s) {
-		return "", errdefs.New(errdefs.NotFound, "NOT_FOUND", "machine %q not found", s)
+		return "", NotFoundError(ID(s))
 	}
 	return ID(s), nil
 }

@@ -1,6 +1,10 @@
 package machine
 
-import "github.com/hyperfleet/hyperfleet/internal/errdefs"
+import (
+	"slices"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+)
 
 // State is where a machine stands in its life.
 type State string
@@ -44,10 +48,8 @@ var transitions = map[State][]State{
 
 // Next returns an error that names both states unless to may follow from.
 func Next(from, to State) error {
-	for _, s := range transitions[from] {
-		if s == to {
-			return nil
-		}
+	if slices.Contains(transitions[from], to) {
+		return nil
 	}
 	return errdefs.New(errdefs.Conflict, "STATE_CONFLICT", "machine is %s and cannot become %s", from, to)
 }

@@ -14,7 +14,11 @@ import (
 // watch sees to a VMM that ends by itself. The machine's lock is held; the
 // watcher ends when somebody takes the VMM out of the entry.
 func (m *Manager) watch(e *entry, l *live) {
+	m.mu.Lock()
+	e.refs++
+	m.mu.Unlock()
 	err := m.spawn(func() {
+		defer m.unref(e)
 		select {
 		case <-l.vm.Done():
 		case <-l.quit:
@@ -31,7 +35,7 @@ func (m *Manager) watch(e *entry, l *live) {
 		}
 	})
 	if err != nil { // the next daemon finds what has become of it
-		m.cfg.Log.Debug("machine is not watched", "machine", e.id, "err", err)
+		m.unref(e)
 	}
 }
 

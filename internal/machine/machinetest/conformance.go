@@ -3,6 +3,7 @@ package machinetest
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -181,11 +182,11 @@ func testList(t *testing.T, s machine.Store) {
 	} {
 		list, total, err := s.Machines(t.Context(), c.filter)
 		mustDo(t, err)
-		got := ""
+		var ids strings.Builder
 		for _, m := range list {
-			got += string(m.ID)
+			ids.WriteString(string(m.ID))
 		}
-		if got != c.want || total != c.total || list == nil {
+		if got := ids.String(); got != c.want || total != c.total || list == nil {
 			t.Errorf("%+v: %q of %d, want %q of %d", c.filter, got, total, c.want, c.total)
 		}
 	}
