@@ -14,8 +14,9 @@ import (
 
 const (
 	// ringKeep is what a ring keeps of what was sent: a peer may be one whole
-	// window behind when its session breaks.
-	ringKeep = guestproto.Window
+	// window behind when its session breaks, and the API's client 64 KiB more
+	// behind its daemon (ExecWindow of the root package).
+	ringKeep = guestproto.Window + 64<<10
 	ringSize = ringKeep + 64<<10
 
 	// smallOutput is what a command may print without asking the budget.
