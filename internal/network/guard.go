@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -18,8 +19,9 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
-// tableName is the one table of ours, in the family inet.
-const tableName = "hyperfleet_user"
+// tableName is the table of ours, in the family inet: one for each range of
+// users, since daemons that run side by side must not undo each other's.
+func tableName(uidBase int) string { return "hyperfleet_user_" + strconv.Itoa(uidBase) }
 
 // UserMode says whom GuardUserMode fences in.
 type UserMode struct {
@@ -37,20 +39,21 @@ func GuardUserMode(u UserMode) error {
 		return errdefs.New(errdefs.Invalid, "VALIDATION_ERROR", "bad base %d of the VMMs' users", u.UIDBase)
 	}
 	return change(func(c *nftables.Conn) {
-		table := renew(c)
+		table := remove(c, u.UIDBase)
 		c.AddTable(table)
 		addRules(c, table, u)
 	})
 }
 
-// UnguardUserMode removes the table. Removing one that is not there is no error.
-func UnguardUserMode() error {
-	return change(func(c *nftables.Conn) { renew(c) })
+// UnguardUserMode removes the table of the users from uidBase on. Removing one
+// that is not there is no error.
+func UnguardUserMode(uidBase int) error {
+	return change(func(c *nftables.Conn) { remove(c, uidBase) })
 }
 
-// renew removes the table, which is first made in case that it is not there.
-func renew(c *nftables.Conn) *nftables.Table {
-	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+// remove removes the table, which is first made in case that it is not there.
+func remove(c *nftables.Conn, uidBase int) *nftables.Table {
+	table := &nftables.Table{Name: tableName(uidBase), Family: nftables.TableFamilyINet}
 	c.AddTable(table)
 	c.DelTable(table)
 	return table
@@ -69,7 +72,7 @@ func change(f func(*nftables.Conn)) error {
 		return errdefs.Wrap(err, errdefs.Unsupported, "NET_ADMIN_MISSING", "guarding user-mode networking needs CAP_NET_ADMIN")
 	}
 	if err != nil {
-		return fmt.Errorf("set nftables table %s: %w", tableName, err)
+		return fmt.Errorf("set nftables table: %w", err)
 	}
 	return nil
 }

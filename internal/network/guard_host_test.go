@@ -66,8 +66,15 @@ func TestGuardUserMode(t *testing.T) {
 		}
 		requireCell(t, base+slots, "127.0.0.1", 80, true)
 		requireForward(t)
+		// Another daemon's guard comes and goes beside it.
+		other := base + 2*slots
+		must(t, GuardUserMode(UserMode{UIDBase: other}))
+		requireCell(t, other, "127.0.0.1", 80, false)
+		must(t, UnguardUserMode(other))
+		requireCell(t, user, "127.0.0.1", 80, false)
+		requireCell(t, other, "127.0.0.1", 80, true)
 		for range 2 {
-			must(t, UnguardUserMode())
+			must(t, UnguardUserMode(base))
 		}
 		requireCell(t, user, "127.0.0.1", 80, true)
 		tables, err := (&nftables.Conn{}).ListTables()

@@ -38,6 +38,7 @@ func (d *Driver) Boot(ctx context.Context, cfg machine.VMConfig) (machine.VM, er
 		b.undo()
 		return nil, err
 	}
+	d.opts.Log.Info("VMM started", "machine", cfg.ID, "pid", vm.Process().PID)
 	return vm, nil
 }
 

@@ -137,7 +137,12 @@ func (d *Driver) Prepare(ctx context.Context, cfg machine.VMConfig) error {
 func (d *Driver) Adopt(ctx context.Context, cfg machine.VMConfig, ref machine.ProcessRef) (machine.VM, error) {
 	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
 	defer cancel()
-	return d.adopt(ctx, cfg, ref)
+	vm, err := d.adopt(ctx, cfg, ref)
+	if err != nil {
+		return nil, err
+	}
+	d.opts.Log.Info("VMM adopted", "machine", cfg.ID, "pid", ref.PID)
+	return vm, nil
 }
 
 // Release ends a VMM that still belongs to the machine and removes the run

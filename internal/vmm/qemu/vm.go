@@ -62,7 +62,7 @@ func (v *vm) pump() {
 // await publishes how the process ended.
 func (v *vm) await(ctx context.Context) {
 	status, err := v.proc.Wait(ctx)
-	if err != nil {
+	if err != nil && ctx.Err() != nil {
 		return // closed before it ended
 	}
 	// What QEMU wrote before it ended is still in the socket.

@@ -1,6 +1,7 @@
 package vmmtest
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/rand"
 	"fmt"
@@ -105,6 +106,52 @@ func testConsole(t *testing.T, s Suite) {
 			t.Errorf("kernel command line %q lacks %s", args, want)
 		}
 	}
+}
+
+// testFlood: a guest that floods its console fills nothing and stops nothing,
+// with and without a daemon.
+func testFlood(t *testing.T, s Suite) {
+	const flood, limit = 1<<20 + 256<<10, 1<<20 + 64<<10
+	cfg := s.config(t)
+	g := s.boot(t, cfg)
+	g.ask("flood %d", flood)
+	g.ask("print end of the flood")
+	g.await("end of the flood", func() bool { return strings.Contains(g.console(), "end of the flood") })
+	if size := sizeOf(t, cfg.RunDir); size > limit || len(g.console()) < limit/4 {
+		t.Errorf("the run directory holds %d bytes, the record %d", size, len(g.console()))
+	}
+	ref := g.vm.Process()
+	g.hangUp()
+	must(t, g.vm.Close())
+	// Nobody reads the console now; the agent's channel is asked by its socket.
+	vm, err := s.New().Adopt(deadline(t), cfg, ref)
+	must(t, err)
+	conn, err := vm.DialAgent(deadline(t))
+	must(t, err)
+	must(t, vm.Close())
+	g.vm, g.agent, g.lines = vm, conn, bufio.NewReader(conn)
+	g.ask("flood %d", flood/8)
+	g.hangUp()
+	g.vm, err = s.New().Adopt(deadline(t), cfg, ref)
+	must(t, err)
+	g.ask("print after the silence")
+	g.await("new line", func() bool { return strings.Contains(g.console(), "after the silence") })
+	if size := sizeOf(t, cfg.RunDir); size > limit {
+		t.Errorf("the run directory holds %d bytes", size)
+	}
+}
+
+// sizeOf sums up the files in dir.
+func sizeOf(t *testing.T, dir string) (size int64) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		info, err := e.Info()
+		must(t, err)
+		size += info.Size()
+	}
+	return size
 }
 
 func testPause(t *testing.T, s Suite) {

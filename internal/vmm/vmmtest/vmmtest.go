@@ -47,6 +47,7 @@ func Run(t *testing.T, s Suite) {
 		{"agent channel carries bytes both ways", testAgent},
 		{"guest sees its drives in order", testDrives},
 		{"console is recorded from the first line", testConsole},
+		{"console flood", testFlood},
 		{"pause stops the guest's clock", testPause},
 		{"calls twice and concurrently", testTwice},
 		{"guest reboot ends the VMM", testReboot},
