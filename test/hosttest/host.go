@@ -128,7 +128,7 @@ func (h *Host) StartDaemon() {
 			h.t.Fatalf("daemon ended: %v\n%s", err, h.log)
 		default:
 		}
-		_, err := h.Health(h.t.Context())
+		_, err := h.Health(context.Background()) // the test's own context has ended when it cleans up
 		return err
 	})
 }
