@@ -21,8 +21,8 @@ const ExecProtocol = "hyperfleet-exec"
 
 // Limits of the frames.
 const (
-	MaxFramePayload = 64 << 10  // bytes
-	ExecWindow      = 128 << 10 // bytes that may be unacknowledged, per stream
+	MaxFramePayload = 64 << 10 // bytes
+	ExecWindow      = 64 << 10 // bytes that may be unacknowledged, per stream; the guest keeps as many more than its own window
 )
 
 // FrameType says what a frame carries.

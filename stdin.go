@@ -8,7 +8,7 @@ import (
 
 // stdinKeep is how much acknowledged input is kept: the daemon acknowledges
 // what it took over, and when it dies the guest may not have got all of that.
-// The guest's window is 128 KiB, and so is the daemon's own buffer.
+// The guest's window and the daemon's buffers are less than that together.
 const stdinKeep = 512 << 10
 
 // stdinWindow is the part of a command's input that may have to be sent again.

@@ -121,7 +121,7 @@ func (d *Daemon) buildManager(ctx context.Context) error {
 	driver := qemu.New(qemu.Options{Binary: d.cfg.QEMU, Log: d.log})
 	lifetime, end := context.WithCancel(context.Background())
 	d.parts.push(func() error { end(); return nil })
-	network := d.guardNetwork(ctx)
+	network := d.guardNetwork()
 	kernels := kernel.NewStore(d.cfg.KernelDir(), d.cfg.InitPath())
 
 	d.manager, err = machine.NewManager(machine.Config{

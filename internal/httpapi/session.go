@@ -181,8 +181,12 @@ func (s *session) pumpAll() {
 
 func (s *session) pump(t hyperfleet.FrameType, r io.Reader, sent, acked *int64) {
 	buf := make([]byte, 32<<10)
-	for s.mayRead(sent, acked) {
-		n, err := r.Read(buf)
+	for {
+		may := s.mayRead(sent, acked)
+		if may <= 0 {
+			return
+		}
+		n, err := r.Read(buf[:min(may, int64(len(buf)))])
 		if n > 0 {
 			s.deliver(t, buf[:n], sent)
 		}
@@ -192,17 +196,21 @@ func (s *session) pump(t hyperfleet.FrameType, r io.Reader, sent, acked *int64) 
 	}
 }
 
-// mayRead waits until output is wanted; false when the session is to end.
-func (s *session) mayRead(sent, acked *int64) bool {
+// mayRead waits until output is wanted, and returns how much; 0 when the
+// session is to end.
+func (s *session) mayRead(sent, acked *int64) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.stopped {
-		if s.mode == drain || s.mode == live && *sent-*acked < hyperfleet.ExecWindow {
-			return true
+		if s.mode == drain {
+			return hyperfleet.ExecWindow
+		}
+		if window := hyperfleet.ExecWindow - (*sent - *acked); s.mode == live && window > 0 {
+			return window
 		}
 		s.cond.Wait()
 	}
-	return false
+	return 0
 }
 
 // deliver sends output to the client, if there is one. A connection that
