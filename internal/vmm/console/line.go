@@ -32,7 +32,7 @@ func LastLine(output []byte) string {
 		case line == "":
 			continue
 		case strings.Contains(line, "Kernel panic") && !frame.MatchString(line):
-			bad, last = line, ""
+			bad = line
 		case strings.Contains(bad, "Kernel panic"):
 			continue // what follows a panic is its trace
 		case worse.MatchString(line) && !frame.MatchString(line):

@@ -101,10 +101,10 @@ func (p *Process) Wait(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, fmt.Errorf("wait for process %d: %w", p.id.PID, err)
 	}
-	stop := context.AfterFunc(ctx, func() { p.pidfd.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = p.pidfd.SetReadDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if !stop() {
-			p.pidfd.SetReadDeadline(time.Time{})
+			_ = p.pidfd.SetReadDeadline(time.Time{})
 		}
 	}()
 	// The runtime's poller watches the pidfd: no thread waits.
@@ -130,10 +130,7 @@ func (p *Process) Kill() error {
 }
 
 // Close lets go of the process without ending it. It is idempotent.
-func (p *Process) Close() error {
-	p.pidfd.Close()
-	return nil
-}
+func (p *Process) Close() { p.pidfd.Close() }
 
 func (p *Process) ended() (ended bool, err error) {
 	err = p.control(func(fd int) error {

@@ -106,7 +106,7 @@ func noCore() (restore func(), err error) {
 	}
 	return func() {
 		// Raising a soft limit to where it was is always allowed.
-		unix.Setrlimit(unix.RLIMIT_CORE, &old)
+		_ = unix.Setrlimit(unix.RLIMIT_CORE, &old)
 		coreMu.Unlock()
 	}, nil
 }
@@ -121,7 +121,7 @@ func adoptChild(pid, pidfd int, path string) (*Process, error) {
 		pidfd = fd
 	}
 	if err := unix.SetNonblock(pidfd, true); err != nil {
-		unix.Close(pidfd)
+		_ = unix.Close(pidfd)
 		return nil, endChild(pid, fmt.Errorf("open process %d: %w", pid, err))
 	}
 	p := &Process{pidfd: os.NewFile(uintptr(pidfd), "pidfd")}
@@ -136,7 +136,7 @@ func adoptChild(pid, pidfd int, path string) (*Process, error) {
 
 // endChild ends and reaps a child that we cannot keep.
 func endChild(pid int, err error) error {
-	unix.Kill(pid, unix.SIGKILL)
+	_ = unix.Kill(pid, unix.SIGKILL)
 	_ = retryEINTR(func() error {
 		_, err := unix.Wait4(pid, nil, 0, nil)
 		return err

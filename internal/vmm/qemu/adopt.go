@@ -47,8 +47,7 @@ func (d *Driver) connect(ctx context.Context, cfg machine.VMConfig, proc *proces
 	}
 	conn, err := dial(ctx, cfg.RunDir, consoleSocket)
 	if err != nil {
-		rec.Close()
-		return nil, err
+		return nil, errors.Join(err, rec.Close())
 	}
 	v := watch(cfg, proc, rec, conn, openOutput(proc.Identity().PID))
 	v.forwards = known.Forwards

@@ -35,7 +35,9 @@ func (d *Driver) Boot(ctx context.Context, cfg machine.VMConfig) (machine.VM, er
 	vm, err := b.run(ctx)
 	if err != nil {
 		err = b.explain(err)
-		b.undo()
+		if undoErr := b.undo(); undoErr != nil {
+			d.opts.Log.Error("VMM boot not undone", "machine", cfg.ID, "err", undoErr)
+		}
 		return nil, err
 	}
 	d.opts.Log.Info("VMM started", "machine", cfg.ID, "pid", vm.Process().PID)
@@ -47,19 +49,21 @@ func (d *Driver) Boot(ctx context.Context, cfg machine.VMConfig) (machine.VM, er
 type boot struct {
 	driver *Driver
 	cfg    machine.VMConfig
-	undos  []func()
+	undos  []func() error
 	output *os.File
 	proc   *process.Process
 	vm     *vm
 }
 
-func (b *boot) onFailure(f func()) { b.undos = append(b.undos, f) }
+func (b *boot) onFailure(f func() error) { b.undos = append(b.undos, f) }
 
 // undo gives everything back, the last first.
-func (b *boot) undo() {
+func (b *boot) undo() error {
+	var errs []error
 	for _, f := range slices.Backward(b.undos) {
-		f()
+		errs = append(errs, f())
 	}
+	return errors.Join(errs...)
 }
 
 func (b *boot) run(ctx context.Context) (*vm, error) {
@@ -97,11 +101,14 @@ func (b *boot) start(ctx context.Context) error {
 	if b.output, err = newOutput(); err != nil {
 		return err
 	}
-	b.onFailure(func() { b.output.Close() })
+	b.onFailure(func() error {
+		b.output.Close()
+		return nil
+	})
 
 	in := &inheritance{}
 	defer in.close()
-	b.onFailure(func() { removeSockets(b.cfg.RunDir) })
+	b.onFailure(func() error { return removeSockets(b.cfg.RunDir) })
 	fds, err := inherit(in, b.cfg, b.output)
 	if err != nil {
 		return fmt.Errorf("open files of %s: %w", b.cfg.ID, err)
@@ -116,8 +123,8 @@ func (b *boot) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.onFailure(func() { end(b.proc) })
-	b.onFailure(func() { os.Remove(filepath.Join(b.cfg.RunDir, recordName)) })
+	b.onFailure(func() error { return end(b.proc) })
+	b.onFailure(func() error { return remove(filepath.Join(b.cfg.RunDir, recordName)) })
 	return record{Process: b.proc.Identity()}.save(b.cfg.RunDir)
 }
 
@@ -138,16 +145,14 @@ func (b *boot) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.onFailure(func() { console.Remove(b.cfg.RunDir) })
+	b.onFailure(func() error { return console.Remove(b.cfg.RunDir) })
 	conn, err := dial(ctx, b.cfg.RunDir, consoleSocket)
 	if err != nil {
-		rec.Close()
-		return err
+		return errors.Join(err, rec.Close())
 	}
 	b.vm = watch(b.cfg, b.proc, rec, conn, b.output)
-	b.onFailure(func() {
-		b.vm.Kill(context.Background())
-		b.vm.Close()
+	b.onFailure(func() error {
+		return errors.Join(b.vm.Kill(context.Background()), b.vm.Close())
 	})
 	return nil
 }
@@ -189,17 +194,33 @@ func (b *boot) explain(err error) error {
 	return errdefs.Wrap(err, errdefs.Runtime, "VMM_BOOT_FAILED", "the VMM did not start")
 }
 
-// end ends a process whose VM there is not yet.
-func end(p *process.Process) {
-	p.Kill()
-	p.Wait(context.Background())
-	p.Close()
+// end ends a process, unless its VM has done so and closed it.
+func end(p *process.Process) error {
+	defer p.Close()
+	err := p.Kill()
+	if err == nil {
+		_, err = p.Wait(context.Background())
+	}
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
 }
 
-func removeSockets(dir string) {
+func removeSockets(dir string) error {
+	var errs []error
 	for _, name := range []string{agentSocket, consoleSocket, monitorSocket} {
-		os.Remove(filepath.Join(dir, name))
+		errs = append(errs, remove(filepath.Join(dir, name)))
 	}
+	return errors.Join(errs...)
+}
+
+// remove removes a file that may not be there.
+func remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // addForwards asks QEMU for each forward. A port of 0 is chosen here: one that
@@ -256,6 +277,9 @@ func freePort() (uint16, error) {
 	if err != nil {
 		return 0, fmt.Errorf("find free port: %w", err)
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).AddrPort().Port(), nil
+	port := ln.Addr().(*net.TCPAddr).AddrPort().Port()
+	if err := ln.Close(); err != nil {
+		return 0, fmt.Errorf("find free port: %w", err)
+	}
+	return port, nil
 }

@@ -65,8 +65,8 @@ func dialMonitor(ctx context.Context, dir string) (*monitor, error) {
 }
 
 func newMonitor(ctx context.Context, conn net.Conn) *monitor {
-	conn.SetDeadline(time.Now().Add(monitorTimeout))
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	_ = conn.SetDeadline(time.Now().Add(monitorTimeout))
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	return &monitor{conn: conn, r: bufio.NewReaderSize(conn, maxMessage), stop: stop}
 }
 
@@ -132,9 +132,9 @@ func (m *monitor) answer() (json.RawMessage, error) {
 }
 
 // Close ends the conversation. It is idempotent.
-func (m *monitor) Close() error {
+func (m *monitor) Close() {
 	m.stop()
-	return m.conn.Close()
+	m.conn.Close()
 }
 
 // readMessage reads one line.

@@ -10,19 +10,24 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
-// talk runs f against a monitor that says script and swallows what it is told.
+// scripted is a connection whose other end says its script, whatever it is told.
+type scripted struct {
+	net.Conn
+	script io.Reader
+}
+
+func (c scripted) Read(p []byte) (int, error)  { return c.script.Read(p) }
+func (c scripted) Write(p []byte) (int, error) { return len(p), nil }
+func (c scripted) SetDeadline(time.Time) error { return nil }
+func (c scripted) Close() error                { return nil }
+
+// talk runs f against a monitor that says script.
 func talk(t *testing.T, script string, f func(m *monitor)) {
 	t.Helper()
-	ours, theirs := net.Pipe()
-	defer theirs.Close()
-	go io.Copy(io.Discard, theirs)
-	go func() {
-		io.WriteString(theirs, script)
-		theirs.Close()
-	}()
-	m := newMonitor(t.Context(), ours)
+	m := newMonitor(t.Context(), scripted{script: strings.NewReader(script)})
 	defer m.Close()
 	f(m)
 }

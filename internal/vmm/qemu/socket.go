@@ -78,6 +78,6 @@ func inDir(dir string, f func(short string) error) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	return f(fmt.Sprintf("/proc/self/fd/%d", fd))
 }

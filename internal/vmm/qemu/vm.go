@@ -56,7 +56,7 @@ func watch(cfg machine.VMConfig, proc *process.Process, rec *console.Record, con
 func (v *vm) pump() {
 	defer close(v.pumped)
 	// Without the wrapper io.Copy would bypass the record's own bounds.
-	io.Copy(struct{ io.Writer }{v.rec}, struct{ io.Reader }{v.conn})
+	_, _ = io.Copy(struct{ io.Writer }{v.rec}, struct{ io.Reader }{v.conn})
 }
 
 // await publishes how the process ended.
@@ -66,7 +66,7 @@ func (v *vm) await(ctx context.Context) {
 		return // closed before it ended
 	}
 	// What QEMU wrote before it ended is still in the socket.
-	v.conn.SetReadDeadline(time.Now().Add(time.Second))
+	_ = v.conn.SetReadDeadline(time.Now().Add(time.Second))
 	<-v.pumped
 	v.exit = machine.Exit{
 		Known: status.Known, Code: status.Code, Signal: status.Signal,

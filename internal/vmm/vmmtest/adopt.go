@@ -27,12 +27,11 @@ func Main(m *testing.M, newDriver func() machine.Driver) int {
 	if config == "" {
 		return m.Run()
 	}
-	if err := own(newDriver(), config); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
+	fmt.Fprintln(os.Stderr, own(newDriver(), config))
 	return 1
 }
 
+// own returns only when it fails.
 func own(d machine.Driver, config string) error {
 	var cfg machine.VMConfig
 	if err := json.Unmarshal([]byte(config), &cfg); err != nil {

@@ -76,7 +76,7 @@ func testIsolation(t *testing.T, s Suite) {
 
 func contains(list []string, s string) bool {
 	for _, l := range list {
-		if real, err := filepath.EvalSymlinks(l); err == nil && real == s {
+		if target, err := filepath.EvalSymlinks(l); err == nil && target == s {
 			return true
 		}
 	}

@@ -19,12 +19,11 @@ import (
 const portName = "hyperfleet.agent"
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Printf("testinit: fatal error: %v\n", err)
-	}
+	fmt.Printf("testinit: fatal error: %v\n", run())
 	// An init that returns panics the kernel, which ends the VMM.
 }
 
+// run returns only when it fails.
 func run() error {
 	for _, m := range []struct{ kind, dir string }{
 		{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"},
@@ -69,7 +68,7 @@ func loadModules() error {
 	if err != nil {
 		return err
 	}
-	for _, name := range strings.Fields(string(list)) {
+	for name := range strings.FieldsSeq(string(list)) {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join("/hyperfleet/lib", name)
 		}

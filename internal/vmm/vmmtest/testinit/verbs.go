@@ -70,16 +70,16 @@ func disks() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out := "ok"
+	out := []string{"ok"}
 	for _, p := range paths {
 		field := func(name string) string {
 			b, _ := os.ReadFile(filepath.Join(p, name))
 			return strings.TrimSpace(string(b))
 		}
 		sectors, _ := strconv.ParseInt(field("size"), 10, 64)
-		out += fmt.Sprintf(" %s:%s:%d:%s", filepath.Base(p), field("serial"), sectors*512, field("ro"))
+		out = append(out, fmt.Sprintf("%s:%s:%d:%s", filepath.Base(p), field("serial"), sectors*512, field("ro")))
 	}
-	return out, nil
+	return strings.Join(out, " "), nil
 }
 
 func readDisk(dev, offset, size string) (string, error) {
