@@ -290,7 +290,7 @@ func TestLargeOutputIsWhole(t *testing.T) {
 }
 
 func TestFullMemoryDelaysOutput(t *testing.T) {
-	e := command.NewEngine(command.Config{Reaper: reaper, Memory: 200 << 10}) // one large ring
+	e := command.NewEngine(command.Config{Reaper: reaper, Memory: 300 << 10}) // one large ring
 	h := &harness{Engine: e, t: t}
 	first := h.start(h.request("sh", "-c", "head -c 100000 /dev/zero; exec sleep 300"))
 	turn := first.Follow(func() {})
