@@ -78,7 +78,8 @@ func (s *Store) imageOf(e *entry) machine.Image {
 // is not evicted before somebody asks for it. It leaves neither when it fails.
 // Where the image is there already, from another repository, only its record
 // changes.
-func (s *Store) commit(d *draft, r record) (err error) {
+func (s *Store) commit(d *draft, r record) error {
+	used := s.opts.InUse() // not under the mutex: it takes locks of its own
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.images[r.Digest]; e != nil {
@@ -97,7 +98,7 @@ func (s *Store) commit(d *draft, r record) (err error) {
 		return errors.Join(err, s.disk.remove("drop record", s.recordPath(r.Digest)), s.disk.remove("drop base", base))
 	}
 	s.images[r.Digest] = &entry{record: r, lastUsed: time.Now(), leases: 1}
-	s.evict(s.opts.MaxBytes)
+	s.evict(s.opts.MaxBytes, used)
 	return nil
 }
 
@@ -149,8 +150,9 @@ func (s *Store) setRef(r reference) error {
 
 // evict removes the least recently used images when all together take more
 // than limit, until they take nine tenths of it. What is leased or used by a
-// machine stays. Unfinished downloads go first. The mutex is held.
-func (s *Store) evict(limit int64) {
+// machine stays; whatever a machine has begun to use since used was made is
+// leased. Unfinished downloads go first. The mutex is held.
+func (s *Store) evict(limit int64, used map[string]bool) {
 	total := s.ingest.used()
 	for _, e := range s.images {
 		total += e.Size
@@ -165,7 +167,6 @@ func (s *Store) evict(limit int64) {
 		}
 		total -= partial - s.ingest.used()
 	}
-	used := s.opts.InUse()
 	for _, e := range slices.SortedFunc(maps.Values(s.images), func(a, b *entry) int { return a.lastUsed.Compare(b.lastUsed) }) {
 		if total <= goal {
 			break

@@ -29,7 +29,8 @@ type ImportRequest struct {
 // save as a tar archive, or a root filesystem, each plain or compressed with
 // gzip or zstd. Which it is it finds out. The image is local: its name is never
 // looked for at a registry, and everybody may have it. An archive that names
-// several images, and none of them Name, is IMAGE_AMBIGUOUS.
+// several images, and none of them Name, is IMAGE_AMBIGUOUS. r is read until
+// its end or ctx's, and closed at the latter if it can be.
 func (s *Store) Import(ctx context.Context, r io.Reader, req ImportRequest) (machine.Image, error) {
 	f, err := s.disk.create("make archive", s.path("tmp"), "import-*")
 	if err != nil {

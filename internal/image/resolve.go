@@ -93,9 +93,9 @@ func (s *Store) askRegistry(ctx context.Context, ref Reference, auth *machine.Re
 	if err != nil {
 		return nil, err
 	}
-	lease, err := s.unchanged(ctx, repo, ref)
-	if lease != nil || err != nil {
-		return lease, err
+	lease := s.unchanged(ctx, repo, ref)
+	if lease != nil {
+		return lease, nil
 	}
 	t, err := s.find(ctx, repo, ref)
 	if err != nil {
@@ -119,20 +119,19 @@ func (s *Store) askRegistry(ctx context.Context, ref Reference, auth *machine.Re
 }
 
 // unchanged leases what ref named last if the registry says that it still does;
-// nil where it does not. A HEAD request costs nothing of a registry's rate
-// limit.
-func (s *Store) unchanged(ctx context.Context, repo *registry.Repository, ref Reference) (*machine.ImageLease, error) {
+// nil where it does not, or cannot be asked that way. A HEAD request costs
+// nothing of a registry's rate limit.
+func (s *Store) unchanged(ctx context.Context, repo *registry.Repository, ref Reference) *machine.ImageLease {
 	s.mu.Lock()
 	known, ok := s.refs[ref.String()]
 	s.mu.Unlock()
 	if !ok {
-		return nil, nil
+		return nil
 	}
-	top, err := repo.Head(ctx, ref.Identifier())
-	if err != nil || top != known.Top {
-		return nil, err
+	if top, err := repo.Head(ctx, ref.Identifier()); err != nil || top != known.Top {
+		return nil // asking for the manifest tells what is wrong
 	}
-	return s.leaseFrom(known.Digest, repo, ref), nil
+	return s.leaseFrom(known.Digest, repo, ref)
 }
 
 // leaseFrom leases a cached image for somebody to whom repo has just granted
