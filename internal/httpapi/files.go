@@ -37,8 +37,9 @@ func (s *Server) registerFiles() {
 	tags := []string{"files"}
 	register(s, huma.Operation{
 		OperationID: "uploadFile", Method: http.MethodPost, Path: "/machines/{id}/files", Tags: tags, Summary: "Write a file given in base64",
-		RequestBody: &huma.RequestBody{Required: true, Content: jsonContent(schemaOf[fileUpload](s))},
 	}, s.uploadFile)
+	// Told afterwards: huma would read and decode a body that it knows of.
+	s.api.OpenAPI().Paths["/machines/{id}/files"].Post.RequestBody = &huma.RequestBody{Required: true, Content: jsonContent(schemaOf[fileUpload](s))}
 	register(s, huma.Operation{
 		OperationID: "putFile", Method: http.MethodPut, Path: "/machines/{id}/files", Tags: tags, Summary: "Write a file of any size; it is replaced once all of it has arrived",
 		RequestBody: &huma.RequestBody{Required: true, Content: binaryContent(octetStream)},
