@@ -1,11 +1,11 @@
 package file
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -134,7 +134,8 @@ func newTemp(dir int, base string) (*temp, error) {
 	return t, nil
 }
 
-func randomName() string { return ".hyperfleet-" + rand.Text() }
+// The name need not be secret: it is created exclusively.
+func randomName() string { return fmt.Sprintf(".hyperfleet-%016x", rand.Uint64()) }
 
 // dress gives the file its owner and mode.
 func (t *temp) dress(mode fs.FileMode, old *unix.Stat_t) error {

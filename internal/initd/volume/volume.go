@@ -8,10 +8,10 @@
 package volume
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"path"
 	"slices"
@@ -67,8 +67,9 @@ func clean(paths []string) []string {
 
 // dir is the volume's folder in the store. A path may be longer than a name.
 func (s Set) dir(p string) string {
-	sum := sha256.Sum256([]byte(p))
-	return path.Join(s.Store, hex.EncodeToString(sum[:16]))
+	sum := fnv.New128a() // two paths of one image that collide harm that image alone
+	sum.Write([]byte(p))
+	return path.Join(s.Store, hex.EncodeToString(sum.Sum(nil)))
 }
 
 // fill copies the image's content. The folder appears under its final name only
