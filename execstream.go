@@ -116,7 +116,7 @@ func (s *execStream) run(ctx context.Context, first call) (ExecResult, error) {
 	if errors.Is(err, ErrNotFound) && !s.started {
 		return res, fmt.Errorf("%w before the command was started: %w", errBroken, err)
 	}
-	if ctx.Err() != nil && err != nil {
+	if ctx.Err() != nil && (err != nil || res.Signal == "SIGKILL") {
 		return res, context.Cause(ctx)
 	}
 	return res, err

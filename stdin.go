@@ -75,6 +75,7 @@ func (w *stdinWindow) rewind(at int64) error {
 		return errInputLost
 	}
 	w.acked = max(w.acked, at)
+	w.cond.Broadcast()
 	return nil
 }
 

@@ -97,10 +97,21 @@ func (s *session) Attach(ctx context.Context, execID string, from machine.Offset
 		if c == nil {
 			return errdefs.New(errdefs.NotFound, "EXEC_NOT_FOUND", "command %s not found", execID)
 		}
-		p = newExecProcess(execID, c, from)
+		p = newExecProcess(execID, c, c.from(from))
 		return nil
 	})
 	return p, err
+}
+
+// from is where streams go on for one who asks for at.
+func (c *command) from(at machine.Offsets) machine.Offsets {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return machine.Offsets{
+		Stdout: min(at.Stdout, int64(c.stdout.Len())),
+		Stderr: min(at.Stderr, int64(c.stderr.Len())),
+		Stdin:  c.taken,
+	}
 }
 
 // execProcess is one holder's view of a command.
