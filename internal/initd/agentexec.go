@@ -74,7 +74,9 @@ func (a *Agent) follow(ctx context.Context, s *guestproto.Stream, c *command.Com
 	out, errs := c.Stdout().Reader(stdout), c.Stderr().Reader(stderr)
 	started := guestproto.ExecStarted{Stdin: input.Taken, Stdout: out.Offset(), Stderr: errs.Offset()}
 	err := s.SendSoon(started, startedDelay)
-	a.wg.Go(func() { input.Feed(s.Reader(guestproto.Stdin)) })
+	if c.HasInput() {
+		a.wg.Go(func() { input.Feed(s.Reader(guestproto.Stdin)) })
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -26,11 +26,12 @@ type Command struct {
 	ended  chan struct{} // and the rings have all its output
 	status Status        // valid once exited is closed
 
-	input  input
-	stdout *output
-	stderr *output
-	tree   *process.Tree // nil when nothing was started
-	group  *process.Group
+	hasInput bool
+	input    input
+	stdout   *output
+	stderr   *output
+	tree     *process.Tree // nil when nothing was started
+	group    *process.Group
 
 	timedOut atomic.Bool
 
@@ -43,7 +44,7 @@ type Command struct {
 }
 
 func newCommand(req Request) *Command {
-	return &Command{id: req.ID, exited: make(chan struct{}), ended: make(chan struct{})}
+	return &Command{id: req.ID, hasInput: req.Stdin, exited: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // Stdout and Stderr hold what the command printed.
@@ -52,8 +53,12 @@ func (c *Command) Stdout() *guestproto.Ring { return c.stdout.ring }
 // Stderr is the other one.
 func (c *Command) Stderr() *guestproto.Ring { return c.stderr.ring }
 
-// Input claims the command's standard input.
+// Input claims the command's standard input, which is at its end already when
+// the command was started without.
 func (c *Command) Input() *InputClaim { return c.input.Claim() }
+
+// HasInput reports whether the command was started with a standard input.
+func (c *Command) HasInput() bool { return c.hasInput }
 
 // Ended is closed when the command has ended and its rings are complete.
 func (c *Command) Ended() <-chan struct{} { return c.ended }

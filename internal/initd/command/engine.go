@@ -23,8 +23,13 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/initd/process"
 )
 
-// maxRunning bounds the commands that run at once.
-const maxRunning = 4096
+const (
+	// maxRunning bounds the commands that run at once.
+	maxRunning = 4096
+	// maxLaunching bounds those that are being started: forks exclude each other
+	// anyway, and thousands that wait for it must not hold pipes and control groups.
+	maxLaunching = 4
+)
 
 // Config is what an Engine works with.
 type Config struct {
@@ -37,9 +42,10 @@ type Config struct {
 
 // Engine holds the commands of one guest.
 type Engine struct {
-	cfg    Config
-	memory *budget
-	wg     sync.WaitGroup
+	cfg       Config
+	memory    *budget
+	launching chan struct{} // holds one element for each command being started
+	wg        sync.WaitGroup
 
 	mu       sync.Mutex
 	commands map[string]*Command
@@ -53,7 +59,7 @@ func NewEngine(cfg Config) *Engine {
 	if cfg.Memory == 0 {
 		cfg.Memory = 16 << 20
 	}
-	e := &Engine{cfg: cfg, commands: map[string]*Command{}}
+	e := &Engine{cfg: cfg, commands: map[string]*Command{}, launching: make(chan struct{}, maxLaunching)}
 	e.memory = newBudget(cfg.Memory, e.dropOldest)
 	return e
 }
@@ -78,7 +84,10 @@ func (e *Engine) Start(req Request) (*Command, error) {
 	if err := e.reserve(c); err != nil {
 		return nil, err
 	}
-	if err := e.launch(c, req); err != nil {
+	e.launching <- struct{}{}
+	err := e.launch(c, req)
+	<-e.launching
+	if err != nil {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.running--

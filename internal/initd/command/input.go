@@ -8,7 +8,7 @@ import (
 )
 
 // inputChunk is how much input is read from a stream at a time, in bytes.
-const inputChunk = 8 << 10
+const inputChunk = 4 << 10
 
 // input is a command's standard input. One claim at a time feeds it.
 type input struct {
@@ -28,7 +28,8 @@ type InputClaim struct {
 	done chan struct{}
 }
 
-// Claim takes over the input. Feed must be called.
+// Claim takes over the input. Feed must be called, unless
+// the command has no input.
 func (in *input) Claim() *InputClaim {
 	in.mu.Lock()
 	defer in.mu.Unlock()
