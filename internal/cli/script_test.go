@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+	"github.com/hyperfleet/hyperfleet/internal/httpapi"
+	"github.com/hyperfleet/hyperfleet/internal/machine"
+	"github.com/hyperfleet/hyperfleet/internal/machine/machinetest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"hyperfleet": func() {
+			os.Exit(NewApp(Backend{
+				Serve: func(context.Context, io.Writer) error { return errors.New("no daemon in a script") },
+				Embed: func(context.Context, io.Writer) (string, func() error, error) {
+					return "", nil, errors.New("no engine in a script")
+				},
+				Setup: func(_ context.Context, o SetupRequest, step func(name, state, detail string)) (string, error) {
+					step("find a kernel", "done", o.Kernel)
+					return "/boot/vmlinux", nil
+				},
+			}).Main(context.Background(), os.Args[1:]))
+		},
+	})
+}
+
+// TestScripts runs the command line against a daemon in this process, with a
+// real Manager and a fake world below it.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			socket, err := serveFakes(t, env)
+			env.Setenv("HYPERFLEET_HOST", "unix://"+socket)
+			return err
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": checkCode},
+	})
+}
+
+// checkCode runs a command that must end with a given code.
+func checkCode(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if err != nil {
+		got = err.Error()
+	}
+	if got != args[0] && got != "exit status "+args[0] {
+		ts.Fatalf("ended with %q, want %s", got, args[0])
+	}
+}
+
+func serveFakes(t *testing.T, env *testscript.Env) (string, error) {
+	dir, err := os.MkdirTemp("/tmp", "hf-") // short: it holds a socket
+	if err != nil {
+		return "", err
+	}
+	host := machinetest.NewHost(t)
+	cfg := host.Daemon(t).Config()
+	manager, err := machine.NewManager(cfg)
+	if err != nil {
+		return "", err
+	}
+	if err := manager.Recover(t.Context()); err != nil {
+		return "", err
+	}
+	api, err := httpapi.New(httpapi.Config{Machines: manager, Images: &cache{Images: cfg.Images}, Runtime: "fake", SpoolDir: dir})
+	if err != nil {
+		return "", err
+	}
+	socket := filepath.Join(dir, "api.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return "", err
+	}
+	server := &http.Server{Handler: api.Handler()}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	env.Defer(func() {
+		api.Close()
+		server.Close()
+		<-served
+		if err := manager.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		os.RemoveAll(dir)
+	})
+	return socket, nil
+}
+
+// cache remembers what was pulled or imported.
+type cache struct {
+	machine.Images
+	list []machine.Image
+}
+
+func (c *cache) Resolve(ctx context.Context, req machine.ImageRequest) (*machine.ImageLease, error) {
+	lease, err := c.Images.Resolve(ctx, req)
+	if err == nil {
+		lease.Config.Entrypoint, lease.Config.Cmd = []string{"echo"}, []string{"the", "image's", "own"}
+		c.list = append(c.list, lease.Image)
+	}
+	return lease, err
+}
+
+func (c *cache) Lookup(_ context.Context, ref string) (httpapi.CachedImage, error) {
+	for _, img := range c.list {
+		if img.Ref == ref || img.Digest == ref {
+			return httpapi.CachedImage{Image: img}, nil
+		}
+	}
+	return httpapi.CachedImage{}, errdefs.New(errdefs.NotFound, "IMAGE_NOT_FOUND", "image %s not found", ref)
+}
+
+func (c *cache) List(context.Context) ([]httpapi.CachedImage, error) {
+	out := make([]httpapi.CachedImage, len(c.list))
+	for i, img := range c.list {
+		out[i].Image = img
+	}
+	return out, nil
+}
+
+func (c *cache) Import(_ context.Context, name string, archive io.Reader) (machine.Image, error) {
+	n, err := io.Copy(io.Discard, archive)
+	c.list = append(c.list, machine.Image{Ref: name, Digest: "sha256:0123456789abcdef", SizeBytes: n})
+	return c.list[len(c.list)-1], err
+}
+
+func (c *cache) Delete(ctx context.Context, ref string) error {
+	_, err := c.Lookup(ctx, ref)
+	return err
+}
