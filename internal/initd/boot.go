@@ -77,7 +77,7 @@ func (s *system) setup(b guestproto.Boot) (*command.Engine, error) {
 	if s.initramfs {
 		steps = append(steps,
 			step{"mount disks", func() error { return s.mountDisks(b.Overlay) }},
-			step{"attach volumes", func() error { return attachVolumes(b) }},
+			step{"attach volumes", func() error { return s.attachVolumes(b) }},
 			step{"switch root", s.switchRoot},
 			step{"mount table", mountRootTable},
 		)
@@ -146,7 +146,7 @@ func sameDirectory(dir, like string) error {
 	return unix.Chmod(dir, st.Mode&0o7777)
 }
 
-func attachVolumes(b guestproto.Boot) error {
+func (s *system) attachVolumes(b guestproto.Boot) error {
 	if !b.Overlay {
 		return nil // no disk of its own: the root holds them
 	}
@@ -155,7 +155,7 @@ func attachVolumes(b guestproto.Boot) error {
 		return err
 	}
 	defer root.Close()
-	return volume.Set{Store: diskDir + "/volumes", Root: root}.Attach(guestproto.Strings(b.Volumes))
+	return volume.Set{Store: diskDir + "/volumes", Root: root, Log: s.log}.Attach(guestproto.Strings(b.Volumes))
 }
 
 // switchRoot makes newRoot the root of this and all later processes, and frees

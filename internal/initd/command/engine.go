@@ -36,7 +36,7 @@ type Config struct {
 	Reaper   *process.Reaper
 	Groups   *process.Groups // nil where there is no cgroup2
 	Accounts account.Database
-	Memory   int64 // bytes that the output of all commands may take; 0 means 16 MiB
+	Memory   int64 // bytes that the output of all commands may take, at least one ring; 0 means 16 MiB
 	Log      *log.Logger
 }
 
@@ -60,7 +60,7 @@ func NewEngine(cfg Config) *Engine {
 		cfg.Memory = 16 << 20
 	}
 	e := &Engine{cfg: cfg, commands: map[string]*Command{}, launching: make(chan struct{}, maxLaunching)}
-	e.memory = newBudget(cfg.Memory, e.dropOldest)
+	e.memory = newBudget(max(cfg.Memory, ringSize), e.dropOldest)
 	return e
 }
 

@@ -114,7 +114,7 @@ func (o *output) read() (n int, eof bool, err error) {
 	var rerr error
 	err = raw.Read(func(fd uintptr) bool {
 		b = chunks.Get().(*[chunkSize]byte)
-		n, rerr = ignoringEINTR(func() (int, error) { return syscall.Read(int(fd), b[:]) })
+		n, rerr = ignoringEINTR(func() (int, error) { return syscall.Read(int(fd), b[:o.most()]) })
 		if errors.Is(rerr, unix.EAGAIN) {
 			chunks.Put(b)
 			b = nil
@@ -131,6 +131,14 @@ func (o *output) read() (n int, eof bool, err error) {
 	o.reserve(int64(n))
 	_, err = o.ring.Write(b[:n])
 	return n, false, err
+}
+
+// most is how much to read at a time: up to where the budget has to be asked.
+func (o *output) most() int64 {
+	if o.written < smallOutput {
+		return smallOutput - o.written
+	}
+	return chunkSize
 }
 
 // skip drops what there is to read; false when every writer has gone.

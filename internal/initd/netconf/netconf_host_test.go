@@ -77,4 +77,3 @@ func apply(t *testing.T) {
 		t.Error("no interface has the address")
 	}
 }
-

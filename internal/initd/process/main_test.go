@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	go func() { done <- reaper.Run(ctx) }()
 	code := m.Run()
 	cancel()
+	if code != 0 {
+		os.Exit(code) // children of failed tests may live on
+	}
 	if err := <-done; err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1

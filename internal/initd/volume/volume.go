@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"log"
 	"os"
 	"path"
 	"slices"
@@ -26,6 +27,7 @@ import (
 type Set struct {
 	Store string      // folder on the disk, made when missing
 	Root  *mount.Root // the joined root that the paths are in
+	Log   *log.Logger // told of paths that are no place for a volume
 }
 
 // Attach fills the volumes that are new and shows each at its path. It must be
@@ -41,16 +43,29 @@ func (s Set) Attach(paths []string) error {
 	for _, p := range paths {
 		// All before the first bind: a volume inside another one begins as the
 		// image's content, too.
-		if err := s.fill(p); err != nil {
-			return fmt.Errorf("volume %s: %w", p, err)
+		if err := s.unlessMisplaced(p, s.fill(p)); err != nil {
+			return err
 		}
 	}
 	for _, p := range paths {
-		if err := s.bind(p); err != nil {
-			return fmt.Errorf("volume %s: %w", p, err)
+		if err := s.unlessMisplaced(p, s.bind(p)); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// unlessMisplaced lets an image whose volume path is a file or leads nowhere go
+// without that volume: what is written there stays in the overlay.
+func (s Set) unlessMisplaced(p string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOENT):
+		s.Log.Printf("no volume at %q: %v", p, err)
+		return nil
+	}
+	return fmt.Errorf("volume %q: %w", p, err)
 }
 
 // clean sorts the paths, parents first, and drops the root and duplicates.

@@ -4,6 +4,7 @@ package volume_test
 
 import (
 	"errors"
+	"log"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -41,7 +42,7 @@ func attach(t *testing.T, root, store string, paths ...string) error {
 		return err
 	}
 	defer r.Close()
-	return volume.Set{Store: store, Root: r}.Attach(paths)
+	return volume.Set{Store: store, Root: r, Log: log.New(t.Output(), "", 0)}.Attach(paths)
 }
 
 func requireContent(t *testing.T, name, want string) {
