@@ -28,7 +28,11 @@ func newImageListCommand(g *globals) *cobra.Command {
 }
 
 func runImageList(ctx context.Context, g *globals) error {
-	list, err := g.client().ListImages(ctx)
+	var list []hyperfleet.Image
+	err := g.withEngine(ctx, func(c *hyperfleet.Client) (err error) {
+		list, err = c.ListImages(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -77,11 +81,13 @@ func runPull(ctx context.Context, o PullOptions, g *globals, ref string) error {
 		}
 		auth.Password = strings.TrimRight(string(raw), "\r\n")
 	}
-	img, err := g.pull(ctx, g.client(), ref, auth)
-	if err != nil {
-		return err
-	}
-	return g.print(img, img.Digest)
+	return g.withEngine(ctx, func(c *hyperfleet.Client) error {
+		img, err := g.pull(ctx, c, ref, auth)
+		if err != nil {
+			return err
+		}
+		return g.print(img, img.Digest)
+	})
 }
 
 // pull pulls, with a progress bar when standard error is a terminal.
@@ -109,11 +115,13 @@ func runImport(ctx context.Context, g *globals, file, name string) error {
 		defer f.Close()
 		in = f
 	}
-	img, err := g.client().ImportImage(ctx, name, io.NopCloser(in))
-	if err != nil {
-		return err
-	}
-	return g.print(img, img.Digest)
+	return g.withEngine(ctx, func(c *hyperfleet.Client) error {
+		img, err := c.ImportImage(ctx, name, io.NopCloser(in))
+		if err != nil {
+			return err
+		}
+		return g.print(img, img.Digest)
+	})
 }
 
 func newImageRmCommand(g *globals) *cobra.Command {
@@ -124,11 +132,13 @@ func newImageRmCommand(g *globals) *cobra.Command {
 }
 
 func runImageRm(ctx context.Context, g *globals, args []string) error {
-	var errs []error
-	for _, ref := range args {
-		errs = append(errs, g.client().DeleteImage(ctx, ref))
-	}
-	return errors.Join(errs...)
+	return g.withEngine(ctx, func(c *hyperfleet.Client) error {
+		var errs []error
+		for _, ref := range args {
+			errs = append(errs, c.DeleteImage(ctx, ref))
+		}
+		return errors.Join(errs...)
+	})
 }
 
 func newImageInspectCommand(g *globals) *cobra.Command {
@@ -139,13 +149,15 @@ func newImageInspectCommand(g *globals) *cobra.Command {
 }
 
 func runImageInspect(ctx context.Context, g *globals, args []string) error {
-	list := make([]hyperfleet.Image, len(args))
-	for i, ref := range args {
-		img, err := g.client().Image(ctx, ref)
-		if err != nil {
-			return err
+	return g.withEngine(ctx, func(c *hyperfleet.Client) error {
+		list := make([]hyperfleet.Image, len(args))
+		for i, ref := range args {
+			img, err := c.Image(ctx, ref)
+			if err != nil {
+				return err
+			}
+			list[i] = img
 		}
-		list[i] = img
-	}
-	return g.printJSON(list)
+		return g.printJSON(list)
+	})
 }

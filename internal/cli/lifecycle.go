@@ -14,34 +14,41 @@ import (
 
 type machineAction func(context.Context, *hyperfleet.Client, string) (hyperfleet.Machine, error)
 
-func newActionCommand(g *globals, use, short string, act machineAction) *cobra.Command {
+// withClient is how a command gets its client: withEngine, or withDaemon for
+// what makes no sense once this process has ended.
+type withClient func(context.Context, func(*hyperfleet.Client) error) error
+
+func newActionCommand(use, short string, g *globals, with withClient, act machineAction) *cobra.Command {
 	return &cobra.Command{
 		Use: use + " MACHINE...", Short: short, Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runAction(cmd.Context(), g, act, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return with(cmd.Context(), func(c *hyperfleet.Client) error {
+				return runAction(cmd.Context(), g, c, act, args)
+			})
+		},
 	}
 }
 
 func newStartCommand(g *globals) *cobra.Command {
-	return newActionCommand(g, "start", "Start machines", func(ctx context.Context, c *hyperfleet.Client, id string) (hyperfleet.Machine, error) {
+	return newActionCommand("start", "Start machines", g, g.withDaemon, func(ctx context.Context, c *hyperfleet.Client, id string) (hyperfleet.Machine, error) {
 		return c.StartMachine(ctx, id)
 	})
 }
 
 func newStopCommand(g *globals) *cobra.Command {
-	return newActionCommand(g, "stop", "Stop machines and keep their disks", func(ctx context.Context, c *hyperfleet.Client, id string) (hyperfleet.Machine, error) {
+	return newActionCommand("stop", "Stop machines and keep their disks", g, g.withEngine, func(ctx context.Context, c *hyperfleet.Client, id string) (hyperfleet.Machine, error) {
 		return c.StopMachine(ctx, id)
 	})
 }
 
 func newRestartCommand(g *globals) *cobra.Command {
-	return newActionCommand(g, "restart", "Stop machines and start them again", func(ctx context.Context, c *hyperfleet.Client, id string) (hyperfleet.Machine, error) {
+	return newActionCommand("restart", "Stop machines and start them again", g, g.withDaemon, func(ctx context.Context, c *hyperfleet.Client, id string) (hyperfleet.Machine, error) {
 		return c.RestartMachine(ctx, id)
 	})
 }
 
 // runAction acts on each machine, also after one has failed.
-func runAction(ctx context.Context, g *globals, act machineAction, args []string) error {
-	c := g.client()
+func runAction(ctx context.Context, g *globals, c *hyperfleet.Client, act machineAction, args []string) error {
 	var errs []error
 	var done []hyperfleet.Machine
 	for _, arg := range args {
@@ -70,7 +77,7 @@ func (g *globals) printMachines(list []hyperfleet.Machine) error {
 }
 
 func newRmCommand(g *globals) *cobra.Command {
-	cmd := newActionCommand(g, "rm", "End machines and remove them with their disks", func(ctx context.Context, c *hyperfleet.Client, id string) (hyperfleet.Machine, error) {
+	cmd := newActionCommand("rm", "End machines and remove them with their disks", g, g.withEngine, func(ctx context.Context, c *hyperfleet.Client, id string) (hyperfleet.Machine, error) {
 		m, err := c.Machine(ctx, id)
 		if err != nil {
 			return m, err

@@ -88,7 +88,11 @@ func runList(ctx context.Context, o ListOptions, g *globals) error {
 	if status == "" && !o.all {
 		status = hyperfleet.StatusRunning
 	}
-	list, err := g.client().ListMachines(ctx, hyperfleet.ListOptions{Status: status})
+	var list []hyperfleet.Machine
+	err := g.withEngine(ctx, func(c *hyperfleet.Client) (err error) {
+		list, err = c.ListMachines(ctx, hyperfleet.ListOptions{Status: status})
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -139,15 +143,17 @@ func newInspectCommand(g *globals) *cobra.Command {
 }
 
 func runInspect(ctx context.Context, g *globals, args []string) error {
-	list := make([]hyperfleet.Machine, len(args))
-	for i, arg := range args {
-		m, err := findMachine(ctx, g.client(), arg)
-		if err != nil {
-			return err
+	return g.withEngine(ctx, func(c *hyperfleet.Client) error {
+		list := make([]hyperfleet.Machine, len(args))
+		for i, arg := range args {
+			m, err := findMachine(ctx, c, arg)
+			if err != nil {
+				return err
+			}
+			list[i] = m
 		}
-		list[i] = m
-	}
-	return g.printJSON(list)
+		return g.printJSON(list)
+	})
 }
 
 func newLogsCommand(g *globals) *cobra.Command {

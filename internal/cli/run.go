@@ -3,10 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,11 +55,11 @@ func runRun(ctx context.Context, o RunOptions, g *globals, image string, argv []
 	if o.time {
 		defer func() { err = errors.Join(err, steps.print(g)) }()
 	}
-	c, done, err := g.daemonOrEngine(ctx, steps, o.detach)
+	c, done, err := g.runEngine(ctx, steps, o.detach)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, steps.do("engine stop", done)) }()
+	defer func() { err = errors.Join(err, done()) }()
 
 	var img hyperfleet.Image
 	if err := steps.do("image", func() error {
@@ -139,36 +136,4 @@ func (o *RunOptions) cleanUp(ctx context.Context, c *hyperfleet.Client, id strin
 		return steps.do("remove", func() error { return c.DeleteMachine(ctx, id) })
 	}
 	return steps.do("stop", func() error { _, err := c.StopMachine(ctx, id); return err })
-}
-
-// daemonOrEngine returns a client of the daemon, or of an engine in this
-// process where the local socket has no daemon behind it.
-func (g *globals) daemonOrEngine(ctx context.Context, steps *stopwatch, detach bool) (*hyperfleet.Client, func() error, error) {
-	c := g.client()
-	_, err := c.Health(ctx)
-	local := g.address() == "" || strings.HasPrefix(g.address(), "unix:")
-	if err == nil || !errors.Is(err, hyperfleet.ErrNoDaemon) || !local || g.Backend.Embed == nil {
-		return c, func() error { c.CloseIdleConnections(); return nil }, err
-	}
-	if detach {
-		return nil, nil, errors.New("--detach needs a daemon: start one with \"hyperfleet serve\"")
-	}
-	if err := steps.do("kernel", func() error {
-		_, err := g.Backend.Setup(ctx, SetupRequest{}, g.printStep)
-		return err
-	}); err != nil {
-		return nil, nil, fmt.Errorf("set up a guest kernel: %w", err)
-	}
-	var host string
-	var end func() error
-	err = steps.do("engine start", func() error {
-		var err error
-		host, end, err = g.Backend.Embed(ctx, io.Discard)
-		return err
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("start the engine in this process: %w", err)
-	}
-	c = &hyperfleet.Client{Host: host}
-	return c, func() error { c.CloseIdleConnections(); return end() }, nil
 }
