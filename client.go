@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -142,9 +143,7 @@ func (c *Client) send(ctx context.Context, q call) (*http.Response, error) {
 }
 
 func (c *Client) setHeaders(req *http.Request, q call) {
-	for k, v := range q.header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, q.header)
 	req.Header.Set("User-Agent", "hyperfleet-go")
 	if q.body == nil && q.in != nil {
 		req.Header.Set("Content-Type", "application/json")

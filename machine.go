@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -177,9 +178,9 @@ func (c *Client) machine(ctx context.Context, q call) (Machine, error) {
 }
 
 func machinePath(id string, rest ...string) string {
-	p := "/machines/" + url.PathEscape(id)
+	parts := []string{"", "machines", url.PathEscape(id)}
 	for _, r := range rest {
-		p += "/" + url.PathEscape(r)
+		parts = append(parts, url.PathEscape(r))
 	}
-	return p
+	return strings.Join(parts, "/")
 }

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/caarlos0/env/v11"
@@ -162,12 +161,9 @@ func (c *Config) check(vars map[string]string) error {
 	}
 	rules["AllowedDirs"] = !slices.ContainsFunc(c.AllowedDirs, func(dir string) bool { return !filepath.IsAbs(dir) })
 	var errs []error
-	t := reflect.TypeFor[Config]()
-	for i := range t.NumField() { // in the order of Config
-		name := t.Field(i).Name
-		if good, ruled := rules[name]; ruled && !good {
-			variable, _ := field(name)
-			errs = append(errs, wrong(name, vars[variable]))
+	for f := range reflect.TypeFor[Config]().Fields() {
+		if good, ruled := rules[f.Name]; ruled && !good {
+			errs = append(errs, wrong(f.Name, vars[f.Tag.Get("env")]))
 		}
 	}
 	return errors.Join(errs...)
@@ -210,11 +206,9 @@ func (c *Config) InitPath() string {
 // Variables lists every variable with its default and what it accepts, for
 // documentation.
 func Variables() []Variable {
-	t := reflect.TypeFor[Config]()
-	list := make([]Variable, t.NumField())
-	for i := range list {
-		tag := t.Field(i).Tag
-		list[i] = Variable{Name: tag.Get("env"), Default: tag.Get("envDefault"), Accepts: strings.TrimSpace(tag.Get("accepts"))}
+	var list []Variable
+	for f := range reflect.TypeFor[Config]().Fields() {
+		list = append(list, Variable{Name: f.Tag.Get("env"), Default: f.Tag.Get("envDefault"), Accepts: f.Tag.Get("accepts")})
 	}
 	return list
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hyperfleet/hyperfleet/internal/config"
@@ -44,8 +45,8 @@ func (c *closers) push(f func() error) { *c = append(*c, f) }
 // close runs the stack and empties it.
 func (c *closers) close() error {
 	var errs []error
-	for i := len(*c) - 1; i >= 0; i-- {
-		errs = append(errs, (*c)[i]())
+	for _, f := range slices.Backward(*c) {
+		errs = append(errs, f())
 	}
 	*c = nil
 	return errors.Join(errs...)

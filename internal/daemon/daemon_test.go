@@ -62,7 +62,7 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := newDaemon(t, cfg)
-	if err := d.Listen(); err != nil {
+	if err := d.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -115,7 +115,7 @@ func TestPortInUse(t *testing.T) {
 	}
 	defer l.Close()
 	d := newDaemon(t, cfg)
-	if err := d.Listen(); err == nil || !strings.Contains(err.Error(), "PORT") {
+	if err := d.Listen(t.Context()); err == nil || !strings.Contains(err.Error(), "PORT") {
 		t.Errorf("listen: %v", err)
 	}
 	if err := d.Close(); err != nil {

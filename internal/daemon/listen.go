@@ -30,11 +30,11 @@ type server struct {
 }
 
 // Listen opens the unix socket and the TCP port. Nothing is answered yet.
-func (d *Daemon) Listen() error {
-	if err := d.listenUnix(d.cfg.Socket()); err != nil {
+func (d *Daemon) Listen(ctx context.Context) error {
+	if err := d.listenUnix(ctx, d.cfg.Socket()); err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", d.cfg.Address())
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", d.cfg.Address())
 	if err != nil {
 		return fmt.Errorf("listen on port %d (PORT sets another): %w", d.cfg.Port, err)
 	}
@@ -51,11 +51,11 @@ func (d *Daemon) Listen() error {
 
 // listenUnix opens a socket for our own user and group. We hold the folder's
 // lock: a socket that is there already is a dead daemon's.
-func (d *Daemon) listenUnix(path string) error {
+func (d *Daemon) listenUnix(ctx context.Context, path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove a dead daemon's socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}

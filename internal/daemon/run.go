@@ -25,7 +25,7 @@ func Run(ctx context.Context, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := d.Listen(); err != nil {
+	if err := d.Listen(ctx); err != nil {
 		return errors.Join(err, d.Close())
 	}
 	d.log.Info("ready", "socket", cfg.Socket(), "address", d.servers[len(d.servers)-1].listener.Addr().String())
@@ -45,7 +45,7 @@ func Embed(ctx context.Context, log io.Writer) (host string, end func() error, e
 		return "", nil, err
 	}
 	socket := filepath.Join(cfg.RunDir, fmt.Sprintf("run-%d.sock", os.Getpid()))
-	if err := d.listenUnix(socket); err != nil {
+	if err := d.listenUnix(ctx, socket); err != nil {
 		return "", nil, errors.Join(err, d.Close())
 	}
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))

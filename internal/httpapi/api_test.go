@@ -77,8 +77,13 @@ func (a *api) running() hyperfleet.Machine {
 	return m
 }
 
+type answer struct {
+	StatusCode int
+	Header     http.Header
+}
+
 // ask makes a request and returns the status and the body.
-func (a *api) ask(method, path, body string, header ...string) (*http.Response, string) {
+func (a *api) ask(method, path, body string, header ...string) (answer, string) {
 	a.t.Helper()
 	req, err := http.NewRequestWithContext(a.t.Context(), method, a.http.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -96,7 +101,7 @@ func (a *api) ask(method, path, body string, header ...string) (*http.Response, 
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return resp, string(raw)
+	return answer{resp.StatusCode, resp.Header}, string(raw)
 }
 
 // fakeImages is an image cache that holds what was imported or pulled.

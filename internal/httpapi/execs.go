@@ -160,7 +160,7 @@ func (e *execs) status(ctx context.Context, key execKey, attach func() (machine.
 	}
 	s := newSession(proc, nil, e.log)
 	if err := e.run(key, s); err != nil {
-		proc.Close()
+		letGo(proc)
 		return nil, err
 	}
 	patience := time.NewTimer(statusPatience)

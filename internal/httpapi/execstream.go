@@ -65,12 +65,12 @@ func (s *Server) takeOver(id machine.ID, proc machine.Process) *huma.StreamRespo
 		if err != nil {
 			s.cfg.Log.Error("take over the connection of a streamed exec", "exec", proc.ID(), "err", err)
 			s.kill(proc)
-			proc.Close()
+			letGo(proc)
 			panic(http.ErrAbortHandler)
 		}
 		if err := s.execs.run(execKey{id, proc.ID()}, newSession(proc, conn, s.cfg.Log)); err != nil {
 			conn.Close()
-			proc.Close()
+			letGo(proc)
 		}
 	}}
 }

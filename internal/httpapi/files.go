@@ -111,7 +111,7 @@ func (s *Server) uploadFile(ctx context.Context, in *uploadInput) (*response[hyp
 	budget := atomic.Int64{}
 	budget.Store(s.cfg.FileMaxSize)
 	content := newSpool(s.cfg.SpoolDir, &budget)
-	defer content.Close()
+	defer content.close()
 	counted := &overflow{spool: content, max: s.cfg.FileMaxSize}
 	up, err := parseFileUpload(in.body, counted)
 	if err != nil {

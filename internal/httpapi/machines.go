@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -42,7 +43,7 @@ func machineErr(err error) error {
 // lowerNotFound gives a missing machine the name that GET and DELETE of the
 // contract have for it.
 func lowerNotFound(err error) error {
-	if err = machineErr(err); err == error(errNoMachine) {
+	if err = machineErr(err); errors.Is(err, errNoMachine) {
 		e := publicError(err)
 		e.body.Error = "not_found"
 		return e

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -97,7 +98,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 		began := time.Now()
 		defer func() {
 			v := recover()
-			if v != nil && v != http.ErrAbortHandler {
+			if err, _ := v.(error); v != nil && !errors.Is(err, http.ErrAbortHandler) {
 				s.cfg.Log.Error("handler panicked", slog.String("req", id), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 				if rec.status == 0 {
 					writeError(rec, refusal(http.StatusInternalServerError, "An unexpected error occurred"))

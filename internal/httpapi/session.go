@@ -168,7 +168,7 @@ func (s *session) shut() {
 	if s.conn != nil {
 		s.conn.Close()
 	}
-	s.proc.Close()
+	letGo(s.proc)
 }
 
 // pumpAll delivers both outputs to their ends.

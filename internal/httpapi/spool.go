@@ -74,10 +74,9 @@ func (s *spool) reader() io.Reader {
 	return bytes.NewReader(s.mem.Bytes())
 }
 
-// Close frees the file. It is idempotent.
-func (s *spool) Close() error {
-	if s.file == nil {
-		return nil
+// close frees the file.
+func (s *spool) close() {
+	if s.file != nil {
+		s.file.Close()
 	}
-	return s.file.Close()
 }
