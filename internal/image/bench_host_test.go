@@ -3,70 +3,29 @@
 package image
 
 import (
-	"context"
+	"archive/tar"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/klauspost/compress/gzip"
 
 	"github.com/hyperfleet/hyperfleet/internal/image/imagetest"
 )
 
-// debianLayout returns an OCI layout of a minimal Debian as one gzip layer.
-func debianLayout(tb testing.TB) string {
+// debianLayout returns an OCI layout of a minimal Debian as one layer.
+func debianLayout(tb testing.TB, compress func(testing.TB, []byte) []byte) string {
 	tb.Helper()
 	plain, err := os.ReadFile(imagetest.Debian(tb))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	dir := imagetest.Layout(tb, tb.TempDir(), imagetest.Gzip(tb, plain))
+	dir := imagetest.Layout(tb, tb.TempDir(), compress(tb, plain))
 	nameLatest(tb, dir)
 	return dir
-}
-
-// importInChild is run in a process of its own by BenchmarkHostConvert.
-const importInChild = "HYPERFLEET_TEST_IMPORT"
-
-// TestMain makes the test binary convert one layout, and report the memory it
-// took, where the benchmark asks for that.
-func TestMain(m *testing.M) {
-	layout := os.Getenv(importInChild)
-	if layout == "" {
-		os.Exit(m.Run())
-	}
-	if err := convertAndReport(layout); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-func convertAndReport(layout string) error {
-	dir, err := os.MkdirTemp("", "convert-*")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	s, err := Open(Options{Dir: dir})
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	start := time.Now()
-	if _, err := s.ImportPath(context.Background(), layout, ImportRequest{Name: "debian"}); err != nil {
-		return err
-	}
-	took := time.Since(start).Seconds()
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return err
-	}
-	// Not getrusage(2): its figure begins with that of the parent.
-	_, peak, _ := strings.Cut(string(status), "VmHWM:")
-	fmt.Println(took, strings.Fields(peak)[0])
-	return nil
 }
 
 // classic is skopeo copy, umoci unpack and mkfs.ext4 -d, as one would do it by
@@ -95,15 +54,15 @@ func classic(tb testing.TB, layout string) float64 {
 	return took
 }
 
-// BenchmarkHostConvert prints how many times faster than the classic way a
+// BenchmarkConversion prints how many times faster than the classic way a
 // Debian root filesystem with a gzip layer is converted, and the peak memory of
 // the process that does it.
-func BenchmarkHostConvert(b *testing.B) {
-	layout := debianLayout(b)
+func BenchmarkConversion(b *testing.B) {
+	layout := debianLayout(b, imagetest.Gzip)
 	var ours, theirs, peak float64
 	for b.Loop() {
 		theirs += classic(b, layout)
-		seconds, rss := convertInChild(b, layout)
+		seconds, rss := measure(b, layout)
 		ours += seconds
 		peak = max(peak, rss)
 	}
@@ -114,17 +73,64 @@ func BenchmarkHostConvert(b *testing.B) {
 	b.ReportMetric(peak, "peak-MiB")
 }
 
-func convertInChild(tb testing.TB, layout string) (seconds, peakMiB float64) {
+// BenchmarkConversionHostile prints the peak memory of images that are made to
+// take much of it.
+func BenchmarkConversionHostile(b *testing.B) {
+	for _, tc := range []struct {
+		name string
+		make func(tb testing.TB, path string)
+	}{
+		{"entries", func(tb testing.TB, path string) { manyEntries(tb, path, 1_000_000) }},
+	} {
+		b.Run(tc.name, func(b *testing.B) {
+			path := filepath.Join(b.TempDir(), "image")
+			tc.make(b, path)
+			for b.Loop() {
+				seconds, peak := measure(b, path)
+				b.ReportMetric(seconds, "s/convert")
+				b.ReportMetric(peak, "peak-MiB")
+			}
+		})
+	}
+}
+
+// manyEntries writes a root filesystem of n small files to path.
+func manyEntries(tb testing.TB, path string, n int) {
+	tb.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer f.Close()
+	zw := gzip.NewWriter(f)
+	tw := tar.NewWriter(zw)
+	for i := range n {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("usr/lib/node_modules/%d/dist/module-%d.js", i/100, i), Mode: 0o644, ModTime: imagetest.Epoch.Truncate(time.Second)}
+		if err := tw.WriteHeader(h); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if err := tw.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	if err := zw.Close(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// measure imports an image in a process of its own.
+func measure(tb testing.TB, image string) (seconds, peakMiB float64) {
 	tb.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		tb.Fatal(err)
 	}
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), importInChild+"="+layout)
+	cmd.Env = append(os.Environ(), importInChild+"="+image)
+	cmd.Stderr = tb.Output()
 	out, err := cmd.Output()
 	if err != nil {
-		tb.Fatalf("convert in a child: %v", err)
+		tb.Fatalf("import in a child: %v", err)
 	}
 	var peakKiB float64
 	if _, err := fmt.Sscan(string(out), &seconds, &peakKiB); err != nil {

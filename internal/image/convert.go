@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -39,11 +40,12 @@ func (s *Store) convert(ctx context.Context, uuid [16]byte, layers []layer.Sourc
 			err = errors.Join(err, s.disk.remove("drop base", f.Name()))
 		}
 	}()
-	w, err := ext4.NewWriter(f, ext4.Options{UUID: uuid, Label: baseLabel})
+	w, err := ext4.NewWriter(f, ext4.Options{UUID: uuid, Label: baseLabel, MaxSize: s.maxDraft()})
 	if err != nil {
 		return nil, err
 	}
-	read, err := s.readLayers(ctx, layers, w)
+	quota := s.opts.Limits.quota()
+	read, err := s.readLayers(ctx, layers, w, quota)
 	if err != nil {
 		return nil, err
 	}
@@ -51,12 +53,13 @@ func (s *Store) convert(ctx context.Context, uuid [16]byte, layers []layer.Sourc
 		merging()
 	}
 	d = &draft{path: f.Name()}
-	tree := merge.New(s.opts.Limits.PathDepth)
-	for _, l := range read {
+	tree := merge.New(quota)
+	for i, l := range read {
 		if err := tree.Apply(ctx, l); err != nil {
 			return nil, err
 		}
 		d.diffIDs, d.sizes = append(d.diffIDs, l.DiffID), append(d.sizes, l.Size)
+		read[i] = nil // its entries need not stay in memory
 	}
 	if _, err := w.Finish(tree.Finish()); err != nil {
 		return nil, err
@@ -64,9 +67,16 @@ func (s *Store) convert(ctx context.Context, uuid [16]byte, layers []layer.Sourc
 	return d, s.settle(d, f)
 }
 
-func (s *Store) readLayers(ctx context.Context, layers []layer.Source, w *ext4.Writer) ([]*layer.Layer, error) {
+// maxDraft bounds a base while it is written, in bytes without holes: an image
+// that unpacks to far more than the cache may hold is stopped before it fills
+// the disk. Twice the cache, since what higher layers replace goes at the end.
+func (s *Store) maxDraft() int64 {
+	const least, most = 1 << 30, 16 << 40 // the latter is all that ext4 can have
+	return min(max(2*min(s.opts.MaxBytes, most), least), most)
+}
+
+func (s *Store) readLayers(ctx context.Context, layers []layer.Source, w *ext4.Writer, quota *layer.Quota) ([]*layer.Layer, error) {
 	read := make([]*layer.Layer, len(layers))
-	quota := s.opts.Limits.quota()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(s.opts.Limits.Parallel)
 	for i, src := range layers {
@@ -103,10 +113,8 @@ func (s *Store) settle(d *draft, f *os.File) error {
 // uuidOf derives a file system's UUID from a digest, so that the same image is
 // the same bytes everywhere; version 8 and variant as in RFC 9562 5.8.
 func uuidOf(d manifest.Digest) (uuid [16]byte) {
-	h := manifest.Of([]byte("hyperfleet base " + string(d))).Hex()
-	for i := range uuid {
-		fmt.Sscanf(h[2*i:2*i+2], "%02x", &uuid[i])
-	}
+	sum := sha256.Sum256([]byte("hyperfleet base " + string(d)))
+	copy(uuid[:], sum[:])
 	uuid[6] = uuid[6]&0x0f | 0x80
 	uuid[8] = uuid[8]&0x3f | 0x80
 	return uuid

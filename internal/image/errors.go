@@ -6,7 +6,6 @@ import (
 	"syscall"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
-	"github.com/hyperfleet/hyperfleet/internal/image/manifest"
 )
 
 // errTimeout is the cause of a flight's end at Limits.Time.
@@ -49,8 +48,4 @@ func storeLocked(cause error) error {
 
 func tooLargeConfig() error {
 	return errdefs.New(errdefs.Exhausted, "IMAGE_MANIFEST_TOO_LARGE", "image config has more than %d values or %d bytes", maxConfigItems, maxConfigBytes)
-}
-
-func corruptDigest(d manifest.Digest) error {
-	return errdefs.New(errdefs.Invalid, "IMAGE_CORRUPT", "content of %s is other than its digest says", d)
 }

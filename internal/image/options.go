@@ -61,7 +61,8 @@ type Options struct {
 // zero field has its default.
 type Limits struct {
 	Bytes         int64         // uncompressed bytes, holes included; default 64 GiB; IMAGE_TOO_LARGE
-	Entries       int64         // entries of all layers; default 1 million; IMAGE_TOO_MANY_ENTRIES
+	Entries       int64         // entries of all layers, and directories that none describes; default 500 000; IMAGE_TOO_MANY_ENTRIES
+	MetadataBytes int64         // names, link targets and attributes of all entries; default 64 MiB; IMAGE_METADATA_TOO_LARGE
 	Layers        int           // default 256 (Docker makes 127 at most); IMAGE_TOO_MANY_LAYERS
 	ManifestBytes int64         // manifest, index or config; default 4 MiB, as registries have it; IMAGE_MANIFEST_TOO_LARGE
 	PathDepth     int           // components of a path; default 256; IMAGE_PATH_TOO_DEEP
@@ -74,7 +75,8 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.MaxBytes, 10<<30)
 	setDefault(&o.Architecture, runtime.GOARCH)
 	setDefault(&o.Limits.Bytes, 64<<30)
-	setDefault(&o.Limits.Entries, 1_000_000)
+	setDefault(&o.Limits.Entries, 500_000)
+	setDefault(&o.Limits.MetadataBytes, 64<<20)
 	setDefault(&o.Limits.Layers, 256)
 	setDefault(&o.Limits.ManifestBytes, 4<<20)
 	setDefault(&o.Limits.PathDepth, 256)
@@ -98,5 +100,11 @@ func setDefault[T comparable](v *T, def T) {
 }
 
 func (l Limits) quota() *layer.Quota {
-	return &layer.Quota{MaxBytes: l.Bytes, MaxEntries: l.Entries, MaxDepth: l.PathDepth, MaxXattrBytes: l.XattrBytes}
+	return &layer.Quota{
+		MaxBytes:      l.Bytes,
+		MaxEntries:    l.Entries,
+		MaxDepth:      l.PathDepth,
+		MaxXattrBytes: l.XattrBytes,
+		MaxMetadata:   l.MetadataBytes,
+	}
 }

@@ -17,7 +17,7 @@ import (
 // TestHostDebian converts a Debian root filesystem with a second layer that
 // umoci made of changes to it, and compares every file with what umoci unpacks.
 func TestHostDebian(t *testing.T) {
-	layout := debianLayout(t)
+	layout := debianLayout(t, imagetest.Gzip)
 	bundle := filepath.Join(t.TempDir(), "bundle")
 	imagetest.Run(t, "umoci", "unpack", "--image", layout+":latest", bundle)
 	rootfs := filepath.Join(bundle, "rootfs")
@@ -95,34 +95,34 @@ func TestHostTools(t *testing.T) {
 // TestHostRegistry pulls through TLS and Basic auth from Debian's registry what
 // skopeo pushed there.
 func TestHostRegistry(t *testing.T) {
-	real := imagetest.DockerRegistry(t)
+	docker := imagetest.DockerRegistry(t)
 	layout := layoutOf(t, imagetest.Gzip(t, imagetest.Tar(t, imagetest.File("a", "1"))), imagetest.Gzip(t, imagetest.Tar(t, imagetest.Whiteout("", "a"))))
-	ref := real.Host + "/team/app:1"
-	imagetest.Run(t, "skopeo", "copy", "--quiet", "--dest-tls-verify=false", "--dest-creds", real.User+":"+real.Password,
+	ref := docker.Host + "/team/app:1"
+	imagetest.Run(t, "skopeo", "copy", "--quiet", "--dest-tls-verify=false", "--dest-creds", docker.User+":"+docker.Password,
 		"oci:"+layout+":latest", "docker://"+ref)
-	right := &machine.RegistryAuth{Username: real.User, Password: real.Password}
+	right := &machine.RegistryAuth{Username: docker.User, Password: docker.Password}
 
-	s := openStore(t, func(o *Options) { o.RootCAs = real.CAs })
+	s := openStore(t, func(o *Options) { o.RootCAs = docker.CAs })
 	requireCode(t, resolve(t, s, ref, nil), "REGISTRY_UNAUTHORIZED")
-	requireCode(t, resolve(t, s, ref, &machine.RegistryAuth{Username: real.User, Password: "x"}), "REGISTRY_UNAUTHORIZED")
-	requireCode(t, resolve(t, s, real.Host+"/team/app:2", right), "IMAGE_NOT_FOUND")
-	requireCode(t, resolve(t, s, real.Host+"/no/such:1", right), "IMAGE_NOT_FOUND")
+	requireCode(t, resolve(t, s, ref, &machine.RegistryAuth{Username: docker.User, Password: "x"}), "REGISTRY_UNAUTHORIZED")
+	requireCode(t, resolve(t, s, docker.Host+"/team/app:2", right), "IMAGE_NOT_FOUND")
+	requireCode(t, resolve(t, s, docker.Host+"/no/such:1", right), "IMAGE_NOT_FOUND")
 	lease, err := s.Resolve(t.Context(), machine.ImageRequest{Ref: ref, Auth: right})
 	if err != nil {
 		t.Fatal(err)
 	}
 	lease.Release()
-	want := strings.TrimSpace(imagetest.Run(t, "skopeo", "inspect", "--tls-verify=false", "--creds", real.User+":"+real.Password, "--format", "{{.Digest}}", "docker://"+ref))
+	want := strings.TrimSpace(imagetest.Run(t, "skopeo", "inspect", "--tls-verify=false", "--creds", docker.User+":"+docker.Password, "--format", "{{.Digest}}", "docker://"+ref))
 	if lease.Digest != want {
 		t.Errorf("got %s, skopeo says %s", lease.Digest, want)
 	}
 	requireCode(t, resolve(t, s, ref, nil), "REGISTRY_UNAUTHORIZED")
 
 	config := filepath.Join(t.TempDir(), "config.json")
-	imagetest.Run(t, "skopeo", "login", "--authfile", config, "--tls-verify=false", "--username", real.User, "--password", real.Password, real.Host)
+	imagetest.Run(t, "skopeo", "login", "--authfile", config, "--tls-verify=false", "--username", docker.User, "--password", docker.Password, docker.Host)
 	t.Setenv("DOCKER_CONFIG", filepath.Dir(config))
 	t.Setenv("HOME", filepath.Dir(config))
-	host := openStore(t, func(o *Options) { o.RootCAs, o.HostCredentials = real.CAs, true })
+	host := openStore(t, func(o *Options) { o.RootCAs, o.HostCredentials = docker.CAs, true })
 	if err := resolve(t, host, ref, nil); err != nil {
 		t.Errorf("with the host's credential file: %v", err)
 	}

@@ -22,6 +22,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
@@ -58,8 +59,8 @@ type Layer struct {
 // Close frees what Open has opened, and removes its temporary file.
 func (img *Image) Close() error {
 	var errs []error
-	for i := len(img.closeAll) - 1; i >= 0; i-- {
-		errs = append(errs, img.closeAll[i]())
+	for _, closeOne := range slices.Backward(img.closeAll) {
+		errs = append(errs, closeOne())
 	}
 	img.closeAll = nil
 	return errors.Join(errs...)
@@ -84,11 +85,11 @@ func OpenDir(ctx context.Context, dir string, opts Options) (*Image, error) {
 func Open(ctx context.Context, f *os.File, opts Options) (*Image, error) {
 	head := make([]byte, 4)
 	n, err := f.ReadAt(head, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read archive: %w", err)
 	}
 	compressed := layer.Compressed(head[:n])
-	rootfs, err := isRootfs(ctx, f, compressed)
+	rootfs, err := isRootfs(ctx, f, compressed, opts.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -133,25 +134,25 @@ func (img *Image) decompress(ctx context.Context, f *os.File, opts Options) (*os
 
 // isRootfs decides by the first name that has no place in the archive of an
 // image. Archives of images have few kinds of names; all are listed here.
-func isRootfs(ctx context.Context, f *os.File, compressed bool) (bool, error) {
+func isRootfs(ctx context.Context, f *os.File, compressed bool, limit int64) (bool, error) {
 	plain := io.NewSectionReader(f, 0, 1<<62)
 	tr := tar.NewReader(plain)
 	if compressed {
-		r := decompressing(plain)
+		r := decompressing(ctx, plain, limit)
 		defer r.Close()
 		tr = tar.NewReader(r)
 	}
 	document := false
 	for {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			if !document {
 				return false, errdefs.New(errdefs.Invalid, "IMAGE_CORRUPT", "archive is empty, or holds parts of an image only")
 			}
 			return false, nil
 		}
 		if err != nil {
-			return false, layer.Corrupt(err, "file is no valid tar archive")
+			return false, explain(ctx, err)
 		}
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
@@ -181,13 +182,26 @@ func imageMember(name string) bool {
 		(rest == "" || rest == "VERSION" || rest == "json" || rest == "layer.tar")
 }
 
-// decompressing returns r decompressed. Closing it ends the goroutine behind.
-func decompressing(r io.Reader) io.ReadCloser {
+// explain gives an error of the tar reader its kind, if what it read from has
+// not given it one.
+func explain(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errdefs.Is(err, errdefs.Internal):
+		return layer.Corrupt(err, "file is no valid tar archive")
+	}
+	return err
+}
+
+// decompressing returns r decompressed, at most limit bytes of it, while ctx
+// lasts. Closing it ends the goroutine behind.
+func decompressing(ctx context.Context, r io.Reader, limit int64) io.ReadCloser {
 	pr, pw := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		pw.CloseWithError(layer.Decompress(pw, r))
+		pw.CloseWithError(layer.Decompress(&bounded{ctx: ctx, w: pw, left: limit}, r))
 	}()
 	return &piped{pr, done}
 }

@@ -105,8 +105,8 @@ func blobPath(d manifest.Digest) string {
 	return "blobs/" + strings.Replace(string(d), ":", "/", 1)
 }
 
-func readBlob(ctx context.Context, m members, d manifest.Digest, max int64) ([]byte, error) {
-	b, err := read(ctx, m, blobPath(d), max)
+func readBlob(ctx context.Context, m members, d manifest.Digest, limit int64) ([]byte, error) {
+	b, err := read(ctx, m, blobPath(d), limit)
 	if err != nil {
 		return nil, err
 	}

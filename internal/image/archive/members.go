@@ -3,13 +3,13 @@ package archive
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
-	"github.com/hyperfleet/hyperfleet/internal/image/layer"
 )
 
 // members are the files of an archive or folder.
@@ -18,8 +18,8 @@ type members interface {
 	opener(name string) (func(ctx context.Context) (io.ReadCloser, error), error)
 }
 
-// read returns a document of at most max bytes.
-func read(ctx context.Context, m members, name string, max int64) ([]byte, error) {
+// read returns a document of at most limit bytes.
+func read(ctx context.Context, m members, name string, limit int64) ([]byte, error) {
 	open, err := m.opener(name)
 	if err != nil {
 		return nil, err
@@ -29,12 +29,12 @@ func read(ctx context.Context, m members, name string, max int64) ([]byte, error
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, max+1))
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	if int64(len(b)) > max {
-		return nil, errdefs.New(errdefs.Exhausted, "IMAGE_MANIFEST_TOO_LARGE", "image has a document %.100q of more than %d bytes", name, max)
+	if int64(len(b)) > limit {
+		return nil, errdefs.New(errdefs.Exhausted, "IMAGE_MANIFEST_TOO_LARGE", "image has a document %.100q of more than %d bytes", name, limit)
 	}
 	return b, nil
 }
@@ -78,11 +78,11 @@ func readTable(ctx context.Context, f *os.File) (*table, error) {
 	tr := tar.NewReader(r)
 	for range maxMembers {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return t, nil
 		}
 		if err != nil {
-			return nil, layer.Corrupt(err, "file is no valid tar archive")
+			return nil, explain(ctx, err)
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)

@@ -3,15 +3,20 @@ package layer
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
-// maxWindow bounds the memory of zstd, in bytes. RFC 8878 3.1.1.1.2 asks for 8
-// MiB at least; builders stay within that.
-const maxWindow = 32 << 20
+// maxWindow bounds the memory of one zstd decoder, in bytes. RFC 8878
+// 3.1.1.1.2 advises decoders to support 8 MiB and encoders to ask for no more,
+// RFC 9659 makes it a rule for HTTP. Docker, Podman and Buildah write no larger
+// windows at any level, the zstd program only with --ultra or --long.
+const maxWindow = 8 << 20
 
 var (
 	gzipMagic = []byte{0x1f, 0x8b}             // RFC 1952 2.3.1
@@ -35,7 +40,7 @@ func isZstd(head []byte) bool {
 func Decompress(w io.Writer, r io.Reader) error {
 	br := bufio.NewReaderSize(r, blockSize)
 	head, err := br.Peek(4)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	switch {
@@ -68,7 +73,11 @@ func unzstd(w io.Writer, r io.Reader) error {
 		return Corrupt(err, "layer is no valid zstd file")
 	}
 	defer zr.Close()
-	return copyDecoded(w, zr, "zstd")
+	err = copyDecoded(w, zr, "zstd")
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		return errdefs.Wrap(err, errdefs.Unsupported, "IMAGE_UNSUPPORTED", "layer needs a zstd window of more than %d bytes", maxWindow)
+	}
+	return err
 }
 
 // copyDecoded tells errors of w, which it returns as they are, from those of

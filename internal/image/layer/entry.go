@@ -26,6 +26,22 @@ type Entry struct {
 	Data    *ext4.Data // content of a regular file; nil when empty
 }
 
+// xattrWeight is about what a map with one value takes, in bytes: Go's maps
+// grow by 8 places of 40 bytes here.
+const xattrWeight = 512
+
+// weight is about what e takes in memory beyond its fixed part, in bytes.
+func (e *Entry) weight() int64 {
+	n := len(e.Path) + len(e.Link)
+	if len(e.Xattrs) > 0 {
+		n += xattrWeight
+	}
+	for name, value := range e.Xattrs {
+		n += len(name) + len(value)
+	}
+	return int64(n)
+}
+
 // Kind says what an entry makes, or that it removes.
 type Kind uint8
 
@@ -133,7 +149,7 @@ func (e *Entry) setLink(h *tar.Header, maxDepth int) error {
 		if h.Linkname == "" || len(h.Linkname) > ext4.MaxTargetLen || strings.IndexByte(h.Linkname, 0) >= 0 {
 			return Corrupt(nil, "layer entry %.300q is a symbolic link of %d bytes", e.Path, len(h.Linkname))
 		}
-		e.Link = h.Linkname
+		e.Link = strings.Clone(h.Linkname)
 	}
 	return nil
 }
@@ -182,7 +198,7 @@ func (e *Entry) setXattrs(records map[string]string, maxBytes int) error {
 		if e.Xattrs == nil {
 			e.Xattrs = make(map[string][]byte)
 		}
-		e.Xattrs[name] = []byte(value)
+		e.Xattrs[strings.Clone(name)] = []byte(value)
 	}
 	return nil
 }
@@ -231,7 +247,9 @@ func cleanPath(name string, maxDepth int) (string, error) {
 	if len(parts) > maxDepth {
 		return "", TooDeep(maxDepth)
 	}
-	return strings.Join(parts, "/"), nil
+	// A string of its own: name may be a part of a PAX header of a megabyte,
+	// which would stay in memory with it.
+	return strings.Clone(strings.Join(parts, "/")), nil
 }
 
 // TooDeep is the error of a path with more than depth components.

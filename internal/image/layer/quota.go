@@ -13,8 +13,9 @@ type Quota struct {
 	MaxEntries    int64 // entries of all layers
 	MaxDepth      int   // components of one path
 	MaxXattrBytes int   // names and values of one entry's extended attributes, in bytes
+	MaxMetadata   int64 // bytes of all names, targets and attributes: they stay in memory
 
-	bytes, entries, content atomic.Int64
+	bytes, entries, content, metadata atomic.Int64
 }
 
 // Bytes returns the uncompressed bytes that were read so far.
@@ -41,9 +42,18 @@ func (q *Quota) TooLarge() error {
 	return errdefs.New(errdefs.Exhausted, "IMAGE_TOO_LARGE", "image unpacks to more than %d bytes", q.MaxBytes)
 }
 
-func (q *Quota) addEntry() error {
+// AddEntry counts a file. Package merge counts directories that no entry
+// describes.
+func (q *Quota) AddEntry() error {
 	if q.entries.Add(1) > q.MaxEntries {
 		return errdefs.New(errdefs.Exhausted, "IMAGE_TOO_MANY_ENTRIES", "image has more than %d entries", q.MaxEntries)
+	}
+	return nil
+}
+
+func (q *Quota) addMetadata(n int64) error {
+	if q.metadata.Add(n) > q.MaxMetadata {
+		return errdefs.New(errdefs.Exhausted, "IMAGE_METADATA_TOO_LARGE", "image has more than %d bytes of names, link targets and attributes", q.MaxMetadata)
 	}
 	return nil
 }

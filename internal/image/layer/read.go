@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"errors"
+	"hash"
 	"io"
 
 	"github.com/hyperfleet/hyperfleet/internal/ext4"
@@ -65,9 +66,9 @@ func Read(ctx context.Context, src Source, sink Sink, q *Quota) (*Layer, error) 
 // unpack decompresses blob into w and checks its digest.
 func unpack(w io.Writer, blob io.Reader, want manifest.Digest, q *Quota) error {
 	in := &sourceReader{r: blob}
-	hash := want.NewHash()
+	sum := want.NewHash()
 	if want != "" {
-		in.hash = hash
+		in.hash = sum
 	}
 	err := Decompress(&quotaWriter{w, q}, in)
 	if in.err != nil {
@@ -76,20 +77,20 @@ func unpack(w io.Writer, blob io.Reader, want manifest.Digest, q *Quota) error {
 	if err != nil {
 		return err
 	}
-	if want != "" && !want.Matches(hash) {
+	if want != "" && !want.Matches(sum) {
 		return Corrupt(nil, "layer %s has other content than its digest says", want)
 	}
 	return nil
 }
 
 func readArchive(r io.Reader, want manifest.Digest, sink Sink, q *Quota) (*Layer, error) {
-	hash := want.NewHash()
-	hashed := &sourceReader{r: r, hash: hash}
+	sum := want.NewHash()
+	hashed := &sourceReader{r: r, hash: sum}
 	l := &Layer{}
 	tr := tar.NewReader(hashed)
 	for {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -103,24 +104,34 @@ func readArchive(r io.Reader, want manifest.Digest, sink Sink, q *Quota) (*Layer
 			l.Entries = append(l.Entries, e)
 		}
 	}
+	// The tar reader takes an end of the stream for the archive's. It asks for
+	// nothing after the two blocks of zeros that mark the latter, so where it
+	// has met the former, there was no mark. Builders that write none exist:
+	// their layers have a digest.
+	if want == "" && hashed.ended {
+		return nil, Corrupt(nil, "layer is cut: it has no mark of the archive's end")
+	}
 	if _, err := io.Copy(io.Discard, hashed); err != nil { // what follows the archive's end
 		return nil, err
 	}
-	if want != "" && !want.Matches(hash) {
+	if want != "" && !want.Matches(sum) {
 		return nil, Corrupt(nil, "layer unpacks to other content than its diff id %s says", want)
 	}
 	l.Size = hashed.n
 	if l.DiffID = want; want == "" {
-		l.DiffID = manifest.Sum(hash)
+		l.DiffID = manifest.Sum(sum)
 	}
 	return l, nil
 }
 
 func readEntry(tr *tar.Reader, h *tar.Header, sink Sink, q *Quota) (*Entry, error) {
-	if err := q.addEntry(); err != nil {
+	if err := q.AddEntry(); err != nil {
 		return nil, err
 	}
 	e, err := newEntry(h, q)
+	if err == nil && e != nil {
+		err = q.addMetadata(e.weight())
+	}
 	if err != nil || e == nil || e.Kind != Regular || h.Size == 0 {
 		return e, err
 	}
@@ -146,19 +157,23 @@ func explain(err error) error {
 // sourceReader remembers the error of what it reads from, so that it can be
 // told from an error of whoever reads it, counts, and hashes if it has a hash.
 type sourceReader struct {
-	r    io.Reader
-	hash io.Writer
-	n    int64 // bytes so far
-	err  error // the first but io.EOF
+	r     io.Reader
+	hash  hash.Hash
+	n     int64 // bytes so far
+	ended bool  // io.EOF was met
+	err   error // the first but io.EOF
 }
 
 func (s *sourceReader) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	s.n += int64(n)
 	if s.hash != nil {
-		s.hash.Write(p[:n])
+		_, _ = s.hash.Write(p[:n]) // never fails, see hash.Hash
 	}
-	if err != nil && !errors.Is(err, io.EOF) && s.err == nil {
+	switch {
+	case errors.Is(err, io.EOF):
+		s.ended = true
+	case err != nil && s.err == nil:
 		s.err = err
 	}
 	return n, err

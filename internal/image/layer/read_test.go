@@ -34,7 +34,7 @@ func read(t *testing.T, blob io.Reader, digest, diffID manifest.Digest, sink lay
 	src := layer.Source{Digest: digest, DiffID: diffID, Open: func(context.Context) (io.ReadCloser, error) {
 		return io.NopCloser(blob), nil
 	}}
-	return layer.Read(t.Context(), src, sink, &layer.Quota{MaxBytes: 8 << 20, MaxEntries: 100, MaxDepth: 10, MaxXattrBytes: 100})
+	return layer.Read(t.Context(), src, sink, &layer.Quota{MaxBytes: 8 << 20, MaxEntries: 100, MaxDepth: 10, MaxXattrBytes: 100, MaxMetadata: 10000})
 }
 
 // oddGzip is a valid gzip file with every optional field of RFC 1952 in its
@@ -145,7 +145,7 @@ func TestReadLetsGo(t *testing.T) {
 		context.AfterFunc(ctx, func() { pr.CloseWithError(context.Cause(ctx)) })
 		return pr, nil
 	}}
-	_, err := layer.Read(t.Context(), src, &counter{}, &layer.Quota{MaxBytes: 1 << 20, MaxEntries: 10, MaxDepth: 10})
+	_, err := layer.Read(t.Context(), src, &counter{}, &layer.Quota{MaxBytes: 1 << 20, MaxEntries: 10, MaxDepth: 10, MaxMetadata: 1000})
 	if errdefs.CodeOf(err) != "IMAGE_CORRUPT" {
 		t.Errorf("got %v", err)
 	}

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
@@ -43,10 +44,8 @@ func ParseConfig(b []byte, layers int, architecture string) (*Config, error) {
 	if len(c.RootFS.DiffIDs) != layers {
 		return nil, errdefs.New(errdefs.Invalid, "IMAGE_CORRUPT", "image has %d layers and its config %d", layers, len(c.RootFS.DiffIDs))
 	}
-	for _, d := range c.RootFS.DiffIDs {
-		if d == "" {
-			return nil, errdefs.New(errdefs.Invalid, "IMAGE_CORRUPT", "image config has a layer without digest")
-		}
+	if slices.Contains(c.RootFS.DiffIDs, "") {
+		return nil, errdefs.New(errdefs.Invalid, "IMAGE_CORRUPT", "image config has a layer without digest")
 	}
 	if c.OS != "" && c.OS != "linux" || c.Architecture != "" && c.Architecture != architecture {
 		return nil, NoPlatform(architecture)

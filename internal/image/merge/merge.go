@@ -31,9 +31,9 @@ const maxLinks = 40
 
 // Tree is the state after the layers that were applied.
 type Tree struct {
-	root     *file
-	layer    int // number of the layer that is applied
-	maxDepth int
+	root  *file
+	layer int // number of the layer that is applied
+	quota *layer.Quota
 }
 
 // file is one inode. A directory knows its only name and its parent; other
@@ -53,10 +53,11 @@ type name struct {
 	layer int // the last layer that made it, or something below it
 }
 
-// New returns a Tree with an empty root. Paths may have maxDepth components.
-func New(maxDepth int) *Tree {
-	root := &file{Node: ext4.NewDir(0o755, time.Unix(0, 0)), children: make(map[string]*name)}
-	return &Tree{root: root, maxDepth: maxDepth}
+// New returns a Tree with an empty root. q is the quota that the layers were
+// read with: it bounds the depth of paths, which may grow through links, and
+// counts the directories that no layer describes.
+func New(q *layer.Quota) *Tree {
+	return &Tree{root: newDir(nil, nil), quota: q}
 }
 
 // Apply adds the next layer. After an error, which may be that of ctx, the Tree
@@ -81,7 +82,7 @@ func (t *Tree) Finish() *ext4.Node {
 	return t.root.Node
 }
 
-// finish is as deep as the tree, which maxDepth bounds.
+// finish is as deep as the tree, which the quota bounds.
 func finish(dir *file) {
 	dir.Children = make(map[string]*ext4.Node, len(dir.children))
 	for base, n := range dir.children {
@@ -109,8 +110,8 @@ func (t *Tree) apply(e *layer.Entry) error {
 	if err != nil {
 		return err
 	}
-	if dir.depth >= t.maxDepth {
-		return layer.TooDeep(t.maxDepth)
+	if dir.depth >= t.quota.MaxDepth {
+		return layer.TooDeep(t.quota.MaxDepth)
 	}
 	if err := t.put(dir, base, e); err != nil {
 		return err
@@ -211,10 +212,13 @@ func (t *Tree) makeDir(path string) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	if dir.depth+len(missing) > t.maxDepth {
-		return nil, layer.TooDeep(t.maxDepth)
+	if dir.depth+len(missing) > t.quota.MaxDepth {
+		return nil, layer.TooDeep(t.quota.MaxDepth)
 	}
 	for _, base := range missing {
+		if err := t.quota.AddEntry(); err != nil {
+			return nil, err
+		}
 		if dir.children[base] != nil {
 			return nil, layer.Corrupt(nil, "layer has entries below %.300q, which is no directory", base)
 		}
@@ -267,14 +271,18 @@ func (t *Tree) walk(path string) (*file, []string, error) {
 	return dir, missing, nil
 }
 
+// newDir returns a directory without metadata; the root has no parent.
 func newDir(parent *file, self *name) *file {
-	return &file{
-		Node:     ext4.NewDir(0o755, time.Unix(0, 0)),
+	dir := &file{
+		Node:     &ext4.Node{Mode: ext4.TypeDir | 0o755, ModTime: time.Unix(0, 0)},
 		children: make(map[string]*name),
 		parent:   parent,
 		self:     self,
-		depth:    parent.depth + 1,
 	}
+	if parent != nil {
+		dir.depth = parent.depth + 1
+	}
+	return dir
 }
 
 var types = map[layer.Kind]uint32{

@@ -42,19 +42,20 @@ func (m *memory) Store(r io.Reader, size int64) (*ext4.Data, error) {
 }
 
 func quota() *layer.Quota {
-	return &layer.Quota{MaxBytes: 1 << 24, MaxEntries: 10000, MaxDepth: 64, MaxXattrBytes: 4000}
+	return &layer.Quota{MaxBytes: 1 << 24, MaxEntries: 10000, MaxDepth: 64, MaxXattrBytes: 4000, MaxMetadata: 1 << 20}
 }
 
 // merged reads and merges archives, and lists what comes of them: one line for
 // each file.
 func merged(ctx context.Context, archives ...[]byte) ([]string, error) {
 	m := &memory{content: make(map[*ext4.Data]string)}
-	tree := merge.New(64)
+	q := quota()
+	tree := merge.New(q)
 	for _, b := range archives {
 		src := layer.Source{Open: func(context.Context) (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(b)), nil
 		}}
-		l, err := layer.Read(ctx, src, m, quota())
+		l, err := layer.Read(ctx, src, m, q)
 		if err != nil {
 			return nil, err
 		}

@@ -35,18 +35,18 @@ func (r *Repository) explain(err error, identifier string) error {
 }
 
 func (r *Repository) explainStatus(e *transport.Error, identifier string) error {
-	switch code := e.StatusCode; {
-	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+	switch e.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
 		if r.Anonymous {
 			return errdefs.Wrap(e, errdefs.Unauthorized, "REGISTRY_UNAUTHORIZED", "registry denies access to %s: it does not exist or needs a login", r.label)
 		}
 		return errdefs.Wrap(e, errdefs.Unauthorized, "REGISTRY_UNAUTHORIZED", "registry does not accept the login for %s", r.label)
-	case code == http.StatusNotFound:
+	case http.StatusNotFound:
 		return errdefs.Wrap(e, errdefs.NotFound, "IMAGE_NOT_FOUND", "registry has no image %s%s", r.label, suffix(identifier))
-	case code == http.StatusTooManyRequests:
+	case http.StatusTooManyRequests:
 		return errdefs.Wrap(e, errdefs.Unavailable, "REGISTRY_RATE_LIMITED", "registry of %s limits how much may be pulled", r.label)
 	default:
-		return errdefs.Wrap(e, errdefs.Unavailable, "REGISTRY_UNAVAILABLE", "registry of %s answers with status %d", r.label, code)
+		return errdefs.Wrap(e, errdefs.Unavailable, "REGISTRY_UNAVAILABLE", "registry of %s answers with status %d", r.label, e.StatusCode)
 	}
 }
 

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -36,11 +37,11 @@ func (r *Repository) Head(ctx context.Context, identifier string) (manifest.Dige
 	return digest, r.explain(err, identifier)
 }
 
-// Manifest returns the document that a tag or digest names, of at most max
+// Manifest returns the document that a tag or digest names, of at most limit
 // bytes, and what the registry says of its type. The document of a digest has
 // that digest.
-func (r *Repository) Manifest(ctx context.Context, identifier string, max int64) ([]byte, string, error) {
-	b, contentType, err := r.small(ctx, "/manifests/"+identifier, max)
+func (r *Repository) Manifest(ctx context.Context, identifier string, limit int64) ([]byte, string, error) {
+	b, contentType, err := r.small(ctx, "/manifests/"+identifier, limit)
 	if err != nil {
 		return nil, "", r.explain(err, identifier)
 	}
@@ -53,8 +54,8 @@ func (r *Repository) Manifest(ctx context.Context, identifier string, max int64)
 }
 
 // Config returns a small blob, checked against its digest and size.
-func (r *Repository) Config(ctx context.Context, d manifest.Descriptor, max int64) ([]byte, error) {
-	b, _, err := r.small(ctx, "/blobs/"+string(d.Digest), max)
+func (r *Repository) Config(ctx context.Context, d manifest.Descriptor, limit int64) ([]byte, error) {
+	b, _, err := r.small(ctx, "/blobs/"+string(d.Digest), limit)
 	if err != nil {
 		return nil, r.explain(err, string(d.Digest))
 	}
@@ -70,7 +71,7 @@ func verify(b []byte, d manifest.Digest) error {
 	return nil
 }
 
-func (r *Repository) small(ctx context.Context, path string, max int64) (b []byte, contentType string, err error) {
+func (r *Repository) small(ctx context.Context, path string, limit int64) (b []byte, contentType string, err error) {
 	err = r.client.retry(ctx, func(ctx context.Context, touch func()) (bool, error) {
 		resp, err := r.do(ctx, http.MethodGet, path, 0)
 		if err != nil {
@@ -78,9 +79,9 @@ func (r *Repository) small(ctx context.Context, path string, max int64) (b []byt
 		}
 		defer resp.Body.Close()
 		contentType, _, _ = strings.Cut(resp.Header.Get("Content-Type"), ";")
-		b, err = io.ReadAll(io.LimitReader(touching{resp.Body, touch}, max+1))
-		if int64(len(b)) > max {
-			return false, errdefs.New(errdefs.Exhausted, "IMAGE_MANIFEST_TOO_LARGE", "image has a manifest or config of more than %d bytes", max)
+		b, err = io.ReadAll(io.LimitReader(touching{resp.Body, touch}, limit+1))
+		if int64(len(b)) > limit {
+			return false, errdefs.New(errdefs.Exhausted, "IMAGE_MANIFEST_TOO_LARGE", "image has a manifest or config of more than %d bytes", limit)
 		}
 		return false, err
 	})
@@ -171,7 +172,7 @@ func (dl *download) copy(in io.Reader) error {
 			}
 			dl.offset += int64(n)
 		}
-		if err == io.EOF && dl.offset == dl.blob.Size {
+		if errors.Is(err, io.EOF) && dl.offset == dl.blob.Size {
 			return nil
 		}
 		if err != nil {
@@ -181,7 +182,7 @@ func (dl *download) copy(in io.Reader) error {
 }
 
 func cut(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
