@@ -25,7 +25,7 @@ func (f osFile) punch(off, length int64) error {
 func diskError(err error) error {
 	for _, full := range []error{unix.ENOSPC, unix.EDQUOT, unix.EFBIG} {
 		if errors.Is(err, full) {
-			return errdefs.Wrap(err, errdefs.Exhausted, "NO_SPACE", "no space left for the file system")
+			return errdefs.Wrap(err, errdefs.Exhausted, "DISK_FULL", "no disk space left for the file system")
 		}
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
@@ -33,9 +34,15 @@ func waitError(ctx context.Context) error {
 }
 
 // classified gives an error without a kind the kind Runtime and a public
-// message; one that has a kind keeps it, with its code and message.
+// message; one that has a kind keeps it, with its code and message. A host
+// without disk space is told of in whatever step it is found.
 func classified(err error, message string) error {
-	if _, ok := errors.AsType[*errdefs.Error](err); ok {
+	e, known := errors.AsType[*errdefs.Error](err)
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	if full && (!known || e.Kind == errdefs.Runtime) {
+		return errdefs.Wrap(err, errdefs.Exhausted, "DISK_FULL", "no disk space left: %s", message)
+	}
+	if known {
 		return err
 	}
 	return errdefs.Wrap(err, errdefs.Runtime, "RUNTIME_ERROR", "%s", message)

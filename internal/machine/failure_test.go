@@ -1,7 +1,9 @@
 package machine_test
 
 import (
+	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,6 +94,20 @@ func TestManagerSilentGuest(t *testing.T) {
 			t.Errorf("it took %v", d)
 		}
 	})
+}
+
+// A full disk is told of whoever meets it, and however a driver has put it.
+func TestManagerDiskFull(t *testing.T) {
+	h := machinetest.NewHost(t)
+	m := newManager(t, h.Daemon(t))
+	id := created(t, m)
+	full := &fs.PathError{Op: "write", Path: "record", Err: syscall.ENOSPC}
+	for _, err := range []error{full, errdefs.Wrap(full, errdefs.Runtime, "VMM_BOOT_FAILED", "the VMM did not start")} {
+		h.Behave(id, machinetest.Behaviour{BootError: err})
+		requireFailedStart(t, h, m, id, errdefs.Exhausted, "DISK_FULL", "no disk space left")
+	}
+	h.Behave(id, machinetest.Behaviour{BootError: errdefs.Wrap(full, errdefs.Exhausted, "OWN_CODE", "own words")})
+	requireFailedStart(t, h, m, id, errdefs.Exhausted, "OWN_CODE", "own words")
 }
 
 func TestManagerVMMDiesAtBoot(t *testing.T) {

@@ -20,7 +20,7 @@ func classify(err error) error {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		return errdefs.Wrap(err, errdefs.Internal, "DATABASE_CORRUPT", "the database is damaged: restore a backup of it")
 	case sqlite3.SQLITE_FULL:
-		return errdefs.Wrap(err, errdefs.Exhausted, "NO_SPACE", "no disk space is left for the database")
+		return errdefs.Wrap(err, errdefs.Exhausted, "DISK_FULL", "no disk space left for the database")
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		return errdefs.Wrap(err, errdefs.Unavailable, "DATABASE_BUSY", "the database is busy")
 	}
