@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -134,4 +133,4 @@ func tscOf(cmdline string) string {
 	return ""
 }
 
-func note(b *testing.B, format string, args ...any) { b.Helper(); b.Log(fmt.Sprintf(format, args...)) }
+func note(b *testing.B, format string, args ...any) { b.Helper(); b.Logf(format, args...) }

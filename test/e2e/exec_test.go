@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"strings"
 	"sync"
@@ -189,7 +188,7 @@ func (c *counter) Read(p []byte) (int, error) {
 
 func sumOf(t *testing.T, r io.Reader) string {
 	t.Helper()
-	var h hash.Hash = sha256.New()
+	h := sha256.New()
 	if _, err := io.Copy(h, r); err != nil {
 		t.Fatal(err)
 	}
