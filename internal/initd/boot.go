@@ -59,7 +59,11 @@ func (s *system) early() error {
 		if err := unix.Mount("", "/", "", unix.MS_REMOUNT, ""); err != nil {
 			s.log.Printf("remount / writable: %v", err)
 		}
-		return mount.Create(root, rootTable(readOnly("/")))
+		if err := mount.Create(root, rootTable(readOnly("/"))); err != nil {
+			return err
+		}
+		s.setSwitches()
+		return errors.Join(netconf.LoopbackUp(), nameItself())
 	}
 	if err := mount.Create(root, kernelTable()); err != nil {
 		return err
@@ -269,6 +273,10 @@ func (s *system) nameThings(b guestproto.Boot) {
 			s.log.Printf("%v", err)
 		}
 	}
+	s.setSwitches()
+}
+
+func (s *system) setSwitches() {
 	for _, sw := range sysctls {
 		err := os.WriteFile("/proc/sys/"+sw.path, []byte(sw.value), 0)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {

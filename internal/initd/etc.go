@@ -3,6 +3,7 @@ package initd
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,18 @@ func setHostname(root *mount.Root, name string) error {
 		return err
 	}
 	return mount.Edit(root, "/etc/hosts", func(old []byte) []byte { return []byte(hosts(string(old), name)) })
+}
+
+// nameItself gives a guest without a host the name in its own files.
+func nameItself() error {
+	name := defaultHostname
+	if b, err := os.ReadFile("/etc/hostname"); err == nil && validHostname(strings.TrimSpace(string(b))) {
+		name = strings.TrimSpace(string(b))
+	}
+	if err := unix.Sethostname([]byte(name)); err != nil {
+		return fmt.Errorf("set host name: %w", err)
+	}
+	return nil
 }
 
 // validHostname accepts letters, digits, "-" and ".", at most 64 (HOST_NAME_MAX).

@@ -151,11 +151,10 @@ func (e *Engine) Release(ids []string) {
 func (e *Engine) Wait() { e.wg.Wait() }
 
 // Close makes Start fail from now on. Commands go on.
-func (e *Engine) Close() error {
+func (e *Engine) Close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.closed = true
-	return nil
 }
 
 // finished files an ended command, or forgets it when it was released before.

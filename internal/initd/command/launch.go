@@ -205,7 +205,7 @@ func (e *Engine) execute(argv []string, attr *syscall.ProcAttr) (*process.Proces
 			return nil, err
 		}
 	}
-	if failure.err == errNotFound && strings.Contains(argv[0], "/") {
+	if errors.Is(failure.err, errNotFound) && strings.Contains(argv[0], "/") {
 		failure.err = unix.ENOENT
 	}
 	return nil, failure

@@ -34,7 +34,7 @@ func OpenRoot(dir string) (*Root, error) {
 }
 
 // Close releases the root.
-func (r *Root) Close() error { return unix.Close(r.fd) }
+func (r *Root) Close() { unix.Close(r.fd) }
 
 // FD returns the root's descriptor (O_PATH), which stays owned by r.
 func (r *Root) FD() int { return r.fd }

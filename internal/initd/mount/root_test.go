@@ -19,11 +19,7 @@ func openRoot(t testing.TB) (*mount.Root, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(r.Close)
 	return r, dir
 }
 

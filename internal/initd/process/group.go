@@ -65,7 +65,7 @@ func OpenGroups(dir string) (*Groups, error) {
 
 // Close stops making and removing groups and waits for that to end. Groups in
 // use stay valid.
-func (g *Groups) Close() error {
+func (g *Groups) Close() {
 	close(g.stop)
 	g.wg.Wait()
 	for {
@@ -74,7 +74,7 @@ func (g *Groups) Close() error {
 			grp.remove()
 		default:
 			g.removeLeaving()
-			return nil
+			return
 		}
 	}
 }
