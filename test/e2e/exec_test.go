@@ -126,7 +126,7 @@ func TestTimeoutKillsTree(t *testing.T) {
 	h, image := hosttest.NewWithImage(t)
 	m := h.Start("timeout", image)
 	_, err := h.Exec(t.Context(), m.ID, hyperfleet.ExecRequest{
-		Command: []string{"sh", "-c", "(setsid sleep 4711 &) ; sleep 4712 & nohup sleep 4713"}, Timeout: 1,
+		Command: []string{"sh", "-c", "(setsid sleep 4711 &) ; sleep 4712 & trap '' TERM HUP; sleep 4713"}, Timeout: 1,
 	})
 	if !errors.Is(err, hyperfleet.ErrTimeout) {
 		t.Errorf("err = %v, want ErrTimeout", err)
