@@ -230,18 +230,21 @@ func TestTimeoutKillsTree(t *testing.T) {
 
 func TestSignalReachesTree(t *testing.T) {
 	h := newEngine(t)
-	c := h.start(h.request("sh", "-c", "trap 'echo caught; exit 3' TERM; sleep 300 & echo up; wait"))
-	rr := c.Stdout().Reader(0)
-	buf := make([]byte, 16)
-	if n, err := rr.Read(t.Context(), buf); err != nil || string(buf[:n]) != "up\n" {
-		t.Fatalf("%q, %v", buf[:n], err)
+	// The child tells when its trap is set: a signal between fork and exec would
+	// meet the parent's trap.
+	const child = `trap "echo child; exit 0" TERM; echo up; while :; do sleep 0.01; done`
+	c := h.start(h.request("sh", "-c", `trap 'wait; echo parent; exit 3' TERM; sh -c "$0" & wait`, child))
+	if got := string(readN(t, c.Stdout(), 3)); got != "up\n" {
+		t.Fatalf("read %q", got)
 	}
 	requireNoError(t, c.Signal(unix.SIGTERM))
 	if status := h.ended(c); status.Code != 3 {
 		t.Errorf("got %+v, want code 3", status)
 	}
+	if got := read(c.Stdout()); got != "up\nchild\nparent\n" {
+		t.Errorf("output %q", got)
+	}
 	requireCode(t, c.Signal(unix.SIGTERM), guestproto.CodeExecEnded)
-	h.Wait()
 }
 
 func TestBackgroundProcessLivesOn(t *testing.T) {
