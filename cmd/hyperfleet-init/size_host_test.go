@@ -25,6 +25,7 @@ func TestBinarySizeAndLinkage(t *testing.T) {
 			}
 			requireSmall(t, out)
 			requireStatic(t, out)
+			requireLittleData(t, out)
 		})
 	}
 }
@@ -38,6 +39,29 @@ func requireSmall(t *testing.T, path string) {
 	t.Logf("%d bytes", st.Size())
 	if st.Size() > maxSize {
 		t.Errorf("init has %d bytes, at most %d are allowed", st.Size(), maxSize)
+	}
+}
+
+// maxData is what init may have of variables, in bytes: a kernel refuses to
+// start a program that asks for more than the guest has, touched or not.
+const maxData = 1 << 20
+
+func requireLittleData(t *testing.T, path string) {
+	t.Helper()
+	f, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var size uint64
+	for _, s := range f.Sections {
+		if s.Flags&(elf.SHF_ALLOC|elf.SHF_WRITE) == elf.SHF_ALLOC|elf.SHF_WRITE {
+			size += s.Size
+		}
+	}
+	t.Logf("%d bytes of data", size)
+	if size == 0 || size > maxData {
+		t.Errorf("init has %d bytes of data, at most %d are allowed", size, maxData)
 	}
 }
 

@@ -150,14 +150,16 @@ func fakeTree(t testing.TB, release string) fstest.MapFS {
 	t.Helper()
 	file := func(data []byte) *fstest.MapFile { return &fstest.MapFile{Data: data, Mode: 0o644} }
 	return fstest.MapFS{
-		"modules.builtin":                             file([]byte("kernel/fs/ext4/ext4.ko\nkernel/crypto/crc32c_generic.ko\n")),
-		"kernel/drivers/virtio/virtio.ko":             file(fakeModule(release, "virtio_ring")),
-		"kernel/drivers/virtio/virtio_ring.ko":        file(fakeModule(release)),
-		"kernel/drivers/virtio/virtio_mmio.ko.gz":     file(pack(t, fakeModule(release, "virtio", "virtio_ring"), "gzip")),
-		"kernel/drivers/block/virtio_blk.ko.zst":      file(pack(t, fakeModule(release, "virtio-ring", "virtio"), "zstd")),
-		"kernel/drivers/char/hw_random/virtio-rng.ko": file(fakeModule(release, "virtio")),
-		"kernel/drivers/char/virtio_console.ko":       file(fakeModule(release, "virtio", "virtio_ring")),
-		"kernel/fs/overlayfs/overlay.ko":              file(fakeModule(release)),
-		"kernel/drivers/net/dummy.ko":                 file(fakeModule(release)),
+		"modules.builtin":                                file([]byte("kernel/fs/ext4/ext4.ko\nkernel/crypto/crc32c_generic.ko\n")),
+		"kernel/drivers/virtio/virtio.ko":                file(fakeModule(release, "virtio_ring")),
+		"kernel/drivers/virtio/virtio_ring.ko":           file(fakeModule(release)),
+		"kernel/drivers/virtio/virtio_mmio.ko.gz":        file(pack(t, fakeModule(release, "virtio", "virtio_ring"), "gzip")),
+		"kernel/drivers/virtio/virtio_pci.ko":            file(fakeModule(release, "virtio_pci_modern_dev", "virtio")),
+		"kernel/drivers/virtio/virtio_pci_modern_dev.ko": file(fakeModule(release)),
+		"kernel/drivers/block/virtio_blk.ko.zst":         file(pack(t, fakeModule(release, "virtio-ring", "virtio"), "zstd")),
+		"kernel/drivers/char/hw_random/virtio-rng.ko":    file(fakeModule(release, "virtio")),
+		"kernel/drivers/char/virtio_console.ko":          file(fakeModule(release, "virtio", "virtio_ring")),
+		"kernel/fs/overlayfs/overlay.ko":                 file(fakeModule(release)),
+		"kernel/drivers/net/dummy.ko":                    file(fakeModule(release)),
 	}
 }

@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"compress/gzip"
+	"errors"
 	"io"
 	"strings"
 )
@@ -33,4 +35,16 @@ func WriteInitramfs(w io.Writer, init []byte, modules []Module) error {
 	}
 	c.file("hyperfleet/modules", 0o644, []byte(names.String()))
 	return c.close()
+}
+
+// WriteSmallInitramfs writes the same archive compressed: a guest with little
+// memory holds archive and files at once while it unpacks them. gzip is the
+// format that kernels are least likely to lack, and takes little memory to read.
+// The same arguments give the same bytes.
+func WriteSmallInitramfs(w io.Writer, init []byte, modules []Module) error {
+	z, err := gzip.NewWriterLevel(w, gzip.BestCompression)
+	if err != nil {
+		return err
+	}
+	return errors.Join(WriteInitramfs(z, init, modules), z.Close())
 }

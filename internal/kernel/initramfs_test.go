@@ -2,8 +2,10 @@ package kernel_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -47,9 +49,41 @@ func TestWriteInitramfs(t *testing.T) {
 	}
 }
 
+func TestWriteSmallInitramfs(t *testing.T) {
+	var ordinary, small, again bytes.Buffer
+	for w, write := range map[*bytes.Buffer]func(io.Writer, []byte, []kernel.Module) error{
+		&ordinary: kernel.WriteInitramfs, &small: kernel.WriteSmallInitramfs, &again: kernel.WriteSmallInitramfs,
+	} {
+		if err := write(w, []byte("#!init"), fakeModules); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(small.Bytes(), again.Bytes()) {
+		t.Error("the same arguments give other bytes")
+	}
+	if !bytes.Equal(ordinary.Bytes(), unzip(t, small.Bytes())) {
+		t.Error("it is not the ordinary archive compressed")
+	}
+}
+
+func unzip(t *testing.T, packed []byte) []byte {
+	t.Helper()
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 func TestWriteInitramfsFails(t *testing.T) {
-	if err := kernel.WriteInitramfs(failingWriter{}, []byte("#!init"), nil); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("error %v, want the writer's", err)
+	for _, write := range []func(io.Writer, []byte, []kernel.Module) error{kernel.WriteInitramfs, kernel.WriteSmallInitramfs} {
+		if err := write(failingWriter{}, []byte("#!init"), nil); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("error %v, want the writer's", err)
+		}
 	}
 }
 

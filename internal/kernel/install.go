@@ -131,35 +131,54 @@ func unpackTo(name string, src Source, k *Installed) error {
 	return err
 }
 
-// addModules writes the modules that a guest needs, if the kernel has modules.
+// addModules writes the modules that guests need, if the kernel has modules.
 func addModules(dir string, src Source, k *Installed) error {
 	if src.Modules == nil {
 		return nil
-	}
-	modules, err := SelectModules(src.Modules, k.Release)
-	if err != nil {
-		return err
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
 	sum := sha256.New()
-	for _, m := range modules {
-		if takesUnsigned(src.Config) {
-			m.Data = unsign(m.Data)
-		}
-		if err := writeBytes(filepath.Join(dir, m.File), m.Data); err != nil {
-			return err
-		}
-		k.Modules = append(k.Modules, m.File)
-		if m.Later {
-			k.Later++
-		}
-		fmt.Fprintf(sum, "%s %t %d\n", m.File, m.Later, len(m.Data))
-		sum.Write(m.Data)
+	modules, err := SelectModules(src.Modules, k.Release)
+	if err != nil {
+		return err
+	}
+	if k.Modules, k.Later, err = writeModules(dir, modules, src.Config, sum); err != nil {
+		return err
+	}
+	if modules, err = SelectSmallModules(src.Modules, k.Release); err != nil {
+		return err
+	}
+	if k.SmallModules, k.SmallLater, err = writeModules(dir, modules, src.Config, sum); err != nil {
+		return err
 	}
 	k.ModulesSHA256 = hex.EncodeToString(sum.Sum(nil))
 	return nil
+}
+
+// writeModules writes modules by their names and adds to sum what they are. One
+// that is there already is the same.
+func writeModules(dir string, modules []Module, config []byte, sum io.Writer) (files []string, later int, err error) {
+	for _, m := range modules {
+		if takesUnsigned(config) {
+			m.Data = unsign(m.Data)
+		}
+		name := filepath.Join(dir, m.File)
+		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+			if err := writeBytes(name, m.Data); err != nil {
+				return nil, 0, err
+			}
+		}
+		files = append(files, m.File)
+		if m.Later {
+			later++
+		}
+		if _, err := fmt.Fprintf(sum, "%s %t %d\n%s", m.File, m.Later, len(m.Data), m.Data); err != nil {
+			return nil, 0, err
+		}
+	}
+	return files, later, nil
 }
 
 func writeBytes(name string, b []byte) error {

@@ -29,38 +29,68 @@ type Module struct {
 	Later bool   // neither the root nor the agent's serial port need it
 }
 
-// wanted are the modules of a guest in the order in which init needs them: the
-// devices' bus, the agent's serial port, the disks, the file systems, and then
-// what a boot need not wait for. What a kernel has built in is left out.
-var wanted = []struct {
+// wanted is a module that guests need.
+type wanted struct {
 	name     string
 	required bool // without it no guest comes up
 	later    bool
-}{
-	{"virtio_mmio", true, false},
-	{"virtio_console", false, false},
-	{"virtio_blk", true, false},
-	{"crc32c_generic", false, false}, // ext4 asks for it by a soft dependency
-	{"ext4", true, false},
-	{"overlay", true, false},
-	{"vmw_vsock_virtio_transport", false, true}, // the agent's channel under Firecracker
-	{"virtio_net", false, true},
-	{"virtio_rng", false, true},
 }
 
-// SelectModules returns the modules that a guest needs of tree, which is the
-// /lib/modules/RELEASE folder of the kernel of that release, each after those
-// that it depends on, and those for later last.
+// The modules of a guest are in the order in which init needs them: the devices'
+// bus, the agent's serial port, the disks, the file systems, and then what a boot
+// need not wait for. What a kernel has built in is left out.
+var (
+	ordinaryModules = []wanted{
+		{"virtio_mmio", true, false},
+		{"virtio_console", false, false},
+		{"virtio_blk", true, false},
+		{"crc32c_generic", false, false}, // ext4 asks for it by a soft dependency
+		{"ext4", true, false},
+		{"overlay", true, false},
+		{"vmw_vsock_virtio_transport", false, true}, // the agent's channel under Firecracker
+		{"virtio_net", false, true},
+		{"virtio_rng", false, true},
+	}
+	smallModules = []wanted{
+		{"virtio_pci", true, false},
+		{"virtio_console", true, false},
+		{"virtio_blk", true, false},
+		{"crc32c_generic", false, false},
+		{"ext4", true, false},
+		{"overlay", true, false},
+		{"virtio_net", false, true},
+		{"virtio_rng", false, true},
+	}
+)
+
+// SelectModules returns the modules that an ordinary guest needs of tree, which
+// is the /lib/modules/RELEASE folder of the kernel of that release, each after
+// those that it depends on, and those for later last.
 //
 // Dependencies are read from the modules themselves (the "depends" field of
 // .modinfo), from which depmod makes modules.dep: packages carry no modules.dep,
 // since it is made when they are installed.
 func SelectModules(tree fs.FS, release string) ([]Module, error) {
-	s := selection{release: release, tree: tree, done: map[string]bool{}}
-	if err := s.index(); err != nil {
+	s, err := newSelection(tree, release)
+	if err != nil {
 		return nil, err
 	}
-	for _, w := range wanted {
+	return s.choose(ordinaryModules)
+}
+
+// SelectSmallModules does the same for a guest with little memory, whose virtio
+// devices are on a PCI bus (see machine.BootFiles). It returns none for a kernel
+// that has no driver for them.
+func SelectSmallModules(tree fs.FS, release string) ([]Module, error) {
+	s, err := newSelection(tree, release)
+	if err != nil || !s.has("virtio_pci") || !s.has("virtio_console") {
+		return nil, err
+	}
+	return s.choose(smallModules)
+}
+
+func (s *selection) choose(list []wanted) ([]Module, error) {
+	for _, w := range list {
 		if !s.has(w.name) && !w.required {
 			continue
 		}
@@ -72,7 +102,7 @@ func SelectModules(tree fs.FS, release string) ([]Module, error) {
 	return s.modules, nil
 }
 
-// selection is the state of one SelectModules.
+// selection is the state of one choice of modules.
 type selection struct {
 	release string
 	tree    fs.FS
@@ -83,9 +113,9 @@ type selection struct {
 	modules []Module
 }
 
-// index finds every module of the tree and what is built in.
-func (s *selection) index() error {
-	s.files = map[string]string{}
+// newSelection finds every module of the tree and what is built in.
+func newSelection(tree fs.FS, release string) (*selection, error) {
+	s := &selection{release: release, tree: tree, files: map[string]string{}, done: map[string]bool{}}
 	err := fs.WalkDir(s.tree, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -96,10 +126,10 @@ func (s *selection) index() error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("list modules: %w", err)
+		return nil, fmt.Errorf("list modules: %w", err)
 	}
-	s.builtin, err = readBuiltin(s.tree)
-	return err
+	s.builtin, err = readBuiltin(tree)
+	return s, err
 }
 
 // readBuiltin reads modules.builtin, one path per line. A tree without the file

@@ -36,6 +36,40 @@ func TestSelectModulesOrder(t *testing.T) {
 	}
 }
 
+func TestSelectSmallModules(t *testing.T) {
+	names := func(tree fstest.MapFS) (files []string) {
+		modules, err := kernel.SelectSmallModules(tree, fakeRelease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range modules {
+			files = append(files, m.File)
+		}
+		return files
+	}
+	tree := fakeTree(t, fakeRelease)
+	want := []string{
+		"virtio_pci_modern_dev.ko", "virtio_ring.ko", "virtio.ko", "virtio_pci.ko",
+		"virtio_console.ko", "virtio_blk.ko", "overlay.ko", "virtio_rng.ko",
+	}
+	if diff := cmp.Diff(want, names(tree)); diff != "" {
+		t.Errorf("modules (-want +got):\n%s", diff)
+	}
+	for _, gone := range []string{"kernel/drivers/virtio/virtio_pci.ko", "kernel/drivers/char/virtio_console.ko"} {
+		tree := fakeTree(t, fakeRelease)
+		delete(tree, gone)
+		if got := names(tree); got != nil {
+			t.Errorf("without %s: %v", gone, got)
+		}
+	}
+	// A driver that is built in needs no module.
+	delete(tree, "kernel/drivers/virtio/virtio_pci.ko")
+	tree["modules.builtin"] = &fstest.MapFile{Data: []byte("kernel/fs/ext4/ext4.ko\nkernel/drivers/virtio/virtio_pci.ko\n")}
+	if got := names(tree); len(got) != 6 || got[2] != "virtio_console.ko" {
+		t.Errorf("with virtio_pci built in: %v", got)
+	}
+}
+
 func TestSelectModulesRejects(t *testing.T) {
 	const blk = "kernel/drivers/block/virtio_blk.ko.zst"
 	tests := map[string]struct {

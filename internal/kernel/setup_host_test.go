@@ -36,6 +36,9 @@ func TestSetupFromDebian(t *testing.T) {
 			t.Errorf("%s is not among %v", want, k.Modules)
 		}
 	}
+	if !slices.Contains(k.SmallModules, "virtio_pci.ko") {
+		t.Errorf("virtio_pci.ko is not among %v", k.SmallModules)
+	}
 	requireOnly(t, filepath.Join(dir, "kernel"), "current", filepath.Base(filepath.Dir(k.Path)))
 
 	files := mustBoot(t, s, "")

@@ -28,7 +28,7 @@ const (
 
 // recordFormat changes when Install makes a kernel's folder in another way, for
 // instance with other modules; Setup then makes it anew.
-const recordFormat = 2
+const recordFormat = 3
 
 // How many of a kind are kept when a new one is made: a start that has looked
 // up the one before finds it still there.
@@ -53,11 +53,13 @@ type Installed struct {
 	Format        int       `json:"format"` // of what Install makes: recordFormat
 	Release       string    `json:"release"`
 	Arch          Arch      `json:"arch"`
-	Source        string    `json:"source"`                   // "package NAME=VERSION" or "file PATH"
-	SHA256        string    `json:"sha256"`                   // of the kernel as VMMs load it
-	Modules       []string  `json:"modules"`                  // file names in load order
-	Later         int       `json:"later"`                    // how many of them, at the end, are for later
-	ModulesSHA256 string    `json:"modules_sha256,omitempty"` // of their names and contents
+	Source        string    `json:"source"`                  // "package NAME=VERSION" or "file PATH"
+	SHA256        string    `json:"sha256"`                  // of the kernel as VMMs load it
+	Modules       []string  `json:"modules"`                 // file names in load order
+	Later         int       `json:"later"`                   // how many of them, at the end, are for later
+	SmallModules  []string  `json:"small_modules,omitempty"` // the same for guests with little memory; none when they get the others
+	SmallLater    int       `json:"small_later,omitempty"`
+	ModulesSHA256 string    `json:"modules_sha256,omitempty"` // of both: names and contents
 	InstalledAt   time.Time `json:"installed_at"`
 
 	Path string `json:"-"` // of the kernel as VMMs load it
@@ -100,9 +102,10 @@ func readInstalled(dir string) (Installed, error) {
 	return k, nil
 }
 
-// Boot implements machine.Kernels. The initramfs is made on the first call, and
+// Boot implements machine.Kernels. Each initramfs is made on the first call, and
 // again when the kernel or init have changed. A kernelPath outside the store is
-// taken for a kernel whose drivers are built in: its initramfs has no modules.
+// taken for a kernel whose drivers are built in: its initramfs has no modules,
+// and there is none for guests with little memory.
 func (s *Store) Boot(ctx context.Context, kernelPath string) (machine.BootFiles, error) {
 	k, err := s.kernel(kernelPath)
 	if err != nil {
@@ -116,16 +119,41 @@ func (s *Store) Boot(ctx context.Context, kernelPath string) (machine.BootFiles,
 	if err := s.readInit(); err != nil {
 		return machine.BootFiles{}, err
 	}
-	initrd := filepath.Join(s.dir, bootDir, s.initramfsName(k))
-	if err := touch(initrd); errors.Is(err, os.ErrNotExist) {
-		err = s.makeInitramfs(initrd, k)
-		if err != nil {
-			return machine.BootFiles{}, explain("the initramfs", err)
+	files := machine.BootFiles{KernelPath: k.Path}
+	if files.InitrdPath, err = s.initramfs(k, ordinary); err != nil {
+		return machine.BootFiles{}, err
+	}
+	if len(k.SmallModules) == 0 {
+		return files, nil
+	}
+	files.SmallInitrdPath, err = s.initramfs(k, small)
+	return files, err
+}
+
+// variant is one of the two initramfs files that a kernel can have.
+type variant struct {
+	suffix  string // of the file's name
+	modules func(Installed) (files []string, later int)
+	write   func(w io.Writer, init []byte, modules []Module) error
+}
+
+var (
+	ordinary = variant{".cpio", func(k Installed) ([]string, int) { return k.Modules, k.Later }, WriteInitramfs}
+	small    = variant{".cpio.gz", func(k Installed) ([]string, int) { return k.SmallModules, k.SmallLater }, WriteSmallInitramfs}
+)
+
+// initramfs returns the path of a kernel's initramfs, which it makes when it is
+// not there yet.
+func (s *Store) initramfs(k Installed, v variant) (string, error) {
+	path := filepath.Join(s.dir, bootDir, s.initramfsName(k)+v.suffix)
+	if err := touch(path); errors.Is(err, os.ErrNotExist) {
+		if err := s.makeInitramfs(path, k, v); err != nil {
+			return "", explain("the initramfs", err)
 		}
 	} else if err != nil {
-		return machine.BootFiles{}, fmt.Errorf("find initramfs: %w", err)
+		return "", fmt.Errorf("find initramfs: %w", err)
 	}
-	return machine.BootFiles{KernelPath: k.Path, InitrdPath: initrd}, nil
+	return path, nil
 }
 
 // kernel returns the installed kernel, or the one at path.
@@ -175,20 +203,21 @@ const maxInit = 64 << 20
 // initramfsName names the file by all that goes into it: the format of this
 // version, init, and the modules of a kernel, which belong to it.
 func (s *Store) initramfsName(k Installed) string {
-	const format = "1" // changes with what WriteInitramfs writes
+	const format = "2" // changes with what WriteInitramfs and WriteSmallInitramfs write
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%x\n%s\n%s\n", format, s.init.sum, k.SHA256, k.ModulesSHA256)
-	return hex.EncodeToString(h.Sum(nil))[:32] + ".cpio"
+	return hex.EncodeToString(h.Sum(nil))[:32]
 }
 
-func (s *Store) makeInitramfs(name string, k Installed) error {
-	modules := make([]Module, len(k.Modules))
-	for i, file := range k.Modules {
+func (s *Store) makeInitramfs(name string, k Installed, v variant) error {
+	files, later := v.modules(k)
+	modules := make([]Module, len(files))
+	for i, file := range files {
 		data, err := os.ReadFile(filepath.Join(filepath.Dir(k.Path), modulesDir, filepath.Base(file)))
 		if err != nil {
 			return err
 		}
-		modules[i] = Module{File: file, Data: data, Later: i >= len(modules)-k.Later}
+		modules[i] = Module{File: file, Data: data, Later: i >= len(modules)-later}
 	}
 	dir := filepath.Dir(name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -198,10 +227,10 @@ func (s *Store) makeInitramfs(name string, k Installed) error {
 		return err
 	}
 	err := writeFile(name, 0o644, func(w io.Writer) error {
-		return WriteInitramfs(w, s.init.data, modules)
+		return v.write(w, s.init.data, modules)
 	})
 	if err != nil {
 		return err
 	}
-	return keepNewest(dir, "*.cpio", keepInitramfs, filepath.Base(name))
+	return keepNewest(dir, "*"+v.suffix, keepInitramfs, filepath.Base(name))
 }

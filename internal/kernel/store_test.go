@@ -97,13 +97,25 @@ func TestStoreBoot(t *testing.T) {
 	if strings.Contains(list, "signature") {
 		t.Error("modules are signed still")
 	}
+	if strings.Contains(list, "virtio_pci") {
+		t.Error("ordinary guests get a driver that they have no use for")
+	}
+	list = listCpio(t, unzip(t, mustRead(t, first.SmallInitrdPath)))
+	for _, want := range []string{`"#!init one"`, "virtio_pci.ko", `overlay.ko\n\nvirtio_rng.ko\n"`} {
+		if !strings.Contains(list, want) {
+			t.Errorf("small initramfs has no %s:\n%s", want, list)
+		}
+	}
+	if strings.Contains(list, "virtio_mmio") {
+		t.Error("small guests get a driver that they have no use for")
+	}
 	if again := mustBoot(t, s, ""); again != first {
 		t.Errorf("boot files changed: %v, %v", first, again)
 	}
 
 	mustWrite(t, filepath.Join(dir, "init"), []byte("#!init number two"))
 	second := mustBoot(t, s, "")
-	if second.InitrdPath == first.InitrdPath || !strings.Contains(listCpio(t, mustRead(t, second.InitrdPath)), "number two") {
+	if second.InitrdPath == first.InitrdPath || second.SmallInitrdPath == first.SmallInitrdPath || !strings.Contains(listCpio(t, mustRead(t, second.InitrdPath)), "number two") {
 		t.Error("another init gives the same initramfs")
 	}
 	mustRead(t, first.InitrdPath) // a start may hold it still
@@ -123,8 +135,8 @@ func TestStoreBootOtherKernel(t *testing.T) {
 	}
 	mustWrite(t, path, fakeVmlinux())
 	files := mustBoot(t, s, path)
-	if files.KernelPath != path {
-		t.Errorf("kernel path %s, want %s", files.KernelPath, path)
+	if files.KernelPath != path || files.SmallInitrdPath != "" {
+		t.Errorf("boot files %+v, want kernel %s and no small initramfs", files, path)
 	}
 	if list := listCpio(t, mustRead(t, files.InitrdPath)); !strings.Contains(list, `hyperfleet/modules ""`) || strings.Contains(list, ".ko") {
 		t.Errorf("initramfs has modules:\n%s", list)
@@ -144,6 +156,19 @@ func TestStoreKeepsSignaturesThatMayBeNeeded(t *testing.T) {
 		if !strings.Contains(listCpio(t, mustRead(t, files.InitrdPath)), "Module signature appended") {
 			t.Errorf("config %q: modules are not signed", config)
 		}
+	}
+}
+
+// TestStoreBootWithoutPCI: small guests of such a kernel get what all others get.
+func TestStoreBootWithoutPCI(t *testing.T) {
+	s, _ := newStore(t)
+	src := fakeSource(t, "file x")
+	tree := fakeTree(t, fakeRelease)
+	delete(tree, "kernel/drivers/virtio/virtio_pci.ko")
+	src.Modules = tree
+	mustInstall(t, s, src)
+	if files := mustBoot(t, s, ""); files.SmallInitrdPath != "" || files.InitrdPath == "" {
+		t.Errorf("boot files %+v", files)
 	}
 }
 

@@ -58,9 +58,12 @@ type VMConfig struct {
 	MemMiB     int
 	KernelPath string
 	InitrdPath string // "" boots the first drive directly
-	KernelArgs string // appended to the driver's own
-	Drives     []Drive
-	Network    *NetworkConfig // nil means no interface
+	// SmallInitrdPath, when it is not "", may be taken instead of InitrdPath for
+	// a guest with little memory: see BootFiles.
+	SmallInitrdPath string
+	KernelArgs      string // appended to the driver's own
+	Drives          []Drive
+	Network         *NetworkConfig // nil means no interface
 }
 
 // Drive is a raw disk image. The guest sees drives in order: /dev/vda, /dev/vdb.

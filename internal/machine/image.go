@@ -91,4 +91,9 @@ type Kernels interface {
 type BootFiles struct {
 	KernelPath string
 	InitrdPath string
+	// SmallInitrdPath is the initramfs for guests with little memory: it is
+	// compressed, and has the drivers of virtio devices on a PCI bus instead of
+	// those of virtio-mmio and vsock. "" when the kernel is not known to have
+	// them: such a guest then gets what all others get.
+	SmallInitrdPath string
 }

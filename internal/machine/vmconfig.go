@@ -42,7 +42,7 @@ func (m *Manager) bootConfig(mc *Machine, boot BootFiles, lease *ImageLease, cap
 		base = lease.BasePath
 	}
 	cfg := m.vmConfig(mc)
-	cfg.KernelPath, cfg.InitrdPath = boot.KernelPath, boot.InitrdPath
+	cfg.KernelPath, cfg.InitrdPath, cfg.SmallInitrdPath = boot.KernelPath, boot.InitrdPath, boot.SmallInitrdPath
 	cfg.KernelArgs = strings.TrimSpace(m.cfg.KernelArgs + " " + mc.Spec.KernelArgs)
 	cfg.Drives = []Drive{
 		{ID: "base", Path: base, ReadOnly: true},

@@ -106,6 +106,8 @@ func TestMachinesOfOneImageShareNothing(t *testing.T) {
 	}
 }
 
+// TestSmallGuest runs what guests are for in the least memory that a machine can
+// have, with a distribution's kernel and a network.
 func TestSmallGuest(t *testing.T) {
 	h, image := hosttest.NewWithImage(t)
 	m := h.Start("small", image, func(r *hyperfleet.CreateMachineRequest) { r.MemSizeMiB = 64 })
@@ -121,5 +123,9 @@ func TestSmallGuest(t *testing.T) {
 	}
 	if out := h.Output(m, "sh", "-c", "dd if=/dev/zero bs=1M count=20 2>/dev/null | wc -c"); strings.TrimSpace(out) != "20971520" {
 		t.Errorf("20 MiB through a pipe: %q", out)
+	}
+	t.Logf("memory:\n%s", h.Output(m, "grep", "-E", "^(MemTotal|MemAvailable)", "/proc/meminfo"))
+	if got := h.Output(m, "ls", "/sys/class/net"); !strings.Contains(got, "eth0") {
+		t.Errorf("interfaces are %q", got)
 	}
 }

@@ -99,6 +99,7 @@ func TestLastLine(t *testing.T) {
 		{"error before", "mount: error 5\ndone\n", "mount: error 5"},
 		{"panic before its trace", "[ 1.0] Kernel panic - not syncing: no init\n[ 1.1] CPU: 0 error\n[ 1.2] Rebooting in 1 seconds..\n", "Kernel panic - not syncing: no init"},
 		{"panic and its frame", "Kernel panic - not syncing: x\n---[ end Kernel panic - not syncing: x ]---\n", "Kernel panic - not syncing: x"},
+		{"no PCI bus", "one\n[ 0.5] PCI: Fatal: No config space access function found\n", "one"},
 		{"escapes", "\x1b[31mred \x1b[0malarm\x07\n", "red alarm"},
 		{"bad text", "caf\xff\xfe\x00e\n", "cafe"},
 		{"long", strings.Repeat("é", 500), strings.Repeat("é", 240) + "..."},

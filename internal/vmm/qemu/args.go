@@ -13,6 +13,7 @@ type arch struct {
 	binary  string
 	debian  string // package that holds it
 	machine string
+	pci     string // what machine needs to have a PCI bus
 	console string
 	tscHint bool // the kernel must be told its TSC frequency under TCG
 }
@@ -20,7 +21,7 @@ type arch struct {
 var arches = map[string]arch{
 	"amd64": {
 		binary: "qemu-system-x86_64", debian: "qemu-system-x86",
-		machine: "microvm,acpi=on,usb=off,dump-guest-core=off", console: "ttyS0", tscHint: true,
+		machine: "microvm,acpi=on,usb=off,dump-guest-core=off", pci: ",pcie=on", console: "ttyS0", tscHint: true,
 	},
 	"arm64": {
 		binary: "qemu-system-aarch64", debian: "qemu-system-arm",
@@ -58,6 +59,9 @@ func (a arch) commandLine(cfg machine.VMConfig, tscKHz uint32) (string, error) {
 		// interrupt for a bad TSC: the guest then loses a fifth of its time.
 		args = append(args, "tsc_early_khz="+strconv.FormatUint(uint64(tscKHz), 10), "tsc=reliable")
 	}
+	if isSmall(cfg) {
+		args = append(args, smallArgs...)
+	}
 	if cfg.InitrdPath == "" && len(cfg.Drives) > 0 {
 		args = append(args, "root=/dev/vda", "init=/init", mountMode(cfg.Drives[0]))
 	}
@@ -80,6 +84,7 @@ func mountMode(d machine.Drive) string {
 
 // argv is QEMU's command line. Every value in it is ours or was checked.
 func (a arch) argv(cfg machine.VMConfig, accel, kernelArgs string, fds descriptors) []string {
+	bus := a.bus(cfg)
 	argv := []string{
 		a.binary,
 		"-name", vmName(cfg.ID),
@@ -87,7 +92,7 @@ func (a arch) argv(cfg machine.VMConfig, accel, kernelArgs string, fds descripto
 		"-no-reboot",
 		"-S", // until the console is connected
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		"-machine", a.machine,
+		"-machine", bus.machine,
 		"-smp", strconv.Itoa(cfg.VCPUs),
 		"-m", "size=" + strconv.Itoa(cfg.MemMiB) + "M",
 		"-kernel", descriptorPath(fds.kernel),
@@ -102,14 +107,15 @@ func (a arch) argv(cfg machine.VMConfig, accel, kernelArgs string, fds descripto
 		argv = append(argv, "-initrd", descriptorPath(fds.initrd))
 	}
 	argv = append(argv, channels(fds)...)
-	argv = append(argv, drives(cfg.Drives, fds.drives)...)
+	argv = append(argv, drives(bus, cfg.Drives, fds.drives)...)
 	argv = append(argv,
 		"-object", "rng-builtin,id=rng0",
-		"-device", "virtio-rng-device,rng=rng0",
-		"-device", "virtio-serial-device,id=serial0,max_ports=2",
+		"-device", bus.device("virtio-rng")+",rng=rng0",
+		// Each port has two queues, and port 0 is a console's.
+		"-device", bus.device("virtio-serial")+",id=serial0,max_ports=2",
 		"-device", "virtserialport,bus=serial0.0,nr=1,chardev=agent,name="+agentPort,
 	)
-	return append(argv, network(cfg.Network)...)
+	return append(argv, network(bus, cfg.Network)...)
 }
 
 // vmName marks the process as this machine's, see findVMM.
@@ -136,7 +142,7 @@ func channels(fds descriptors) []string {
 // QEMU chooses the virtio-mmio slots: it fills them in the order in which guests
 // look for devices, and leaves for last the one whose interrupt (pin 0 of
 // microvm's second IOAPIC) Linux was seen never to get.
-func drives(list []machine.Drive, fds []int) []string {
+func drives(bus bus, list []machine.Drive, fds []int) []string {
 	var argv []string
 	for i, d := range list {
 		mode := "read-only=off,discard=unmap"
@@ -148,18 +154,21 @@ func drives(list []machine.Drive, fds []int) []string {
 			"-add-fd", fmt.Sprintf("fd=%d,set=%d", fds[i], i),
 			"-blockdev", fmt.Sprintf("driver=file,node-name=file%d,filename=/dev/fdset/%d,auto-read-only=off,%s,%s", i, i, mode, cache),
 			"-blockdev", fmt.Sprintf("driver=raw,node-name=drive%d,file=file%d,auto-read-only=off,%s,%s", i, i, mode, cache),
-			"-device", fmt.Sprintf("virtio-blk-device,drive=drive%d,serial=%s", i, d.ID),
+			"-device", fmt.Sprintf("%s,drive=drive%d,serial=%s", bus.device("virtio-blk"), i, d.ID),
 		)
 	}
 	return argv
 }
 
 // network is QEMU's user-mode network. Forwards are added once it runs.
-func network(n *machine.NetworkConfig) []string {
+func network(bus bus, n *machine.NetworkConfig) []string {
 	if n == nil {
 		return nil
 	}
-	device := "virtio-net-device,netdev=net0"
+	device := bus.device("virtio-net") + ",netdev=net0"
+	if bus.pci {
+		device += ",romfile=" // it is nothing to boot from
+	}
 	if len(n.MAC) != 0 {
 		device += ",mac=" + n.MAC.String()
 	}

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -30,6 +31,58 @@ func TestArgv(t *testing.T) {
 				t.Errorf("%s: %s", golden, diff)
 			}
 		}
+	}
+}
+
+// TestSmallArgv shows what is different for a small guest.
+func TestSmallArgv(t *testing.T) {
+	cfg := machine.VMConfig{
+		ID: "abc", VCPUs: 1, MemMiB: 64, InitrdPath: "/initrd", SmallInitrdPath: "/small",
+		Drives:  []machine.Drive{{ID: "base", ReadOnly: true}},
+		Network: &machine.NetworkConfig{},
+	}
+	fds := descriptors{kernel: 3, initrd: 4, drives: []int{5}, agent: 6, console: 7, monitor: 8}
+	ordinary := cfg
+	ordinary.SmallInitrdPath = ""
+	for goarch, a := range arches {
+		golden := filepath.Join("testdata", goarch+"-small.golden")
+		want, err := os.ReadFile(golden)
+		must(t, err)
+		var got strings.Builder
+		before := a.argv(ordinary, accelTCG, "quiet", fds)
+		for i, arg := range a.argv(cfg, accelTCG, "quiet", fds) {
+			if arg != before[i] {
+				fmt.Fprintln(&got, arg)
+			}
+		}
+		if diff := cmp.Diff(string(want), got.String()); diff != "" {
+			t.Errorf("%s: %s", golden, diff)
+		}
+	}
+}
+
+func TestSmallGuest(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg    machine.VMConfig
+		initrd string
+	}{
+		"small":        {machine.VMConfig{MemMiB: 127, InitrdPath: "/i", SmallInitrdPath: "/s"}, "/s"},
+		"large":        {machine.VMConfig{MemMiB: 128, InitrdPath: "/i", SmallInitrdPath: "/s"}, "/i"},
+		"own kernel":   {machine.VMConfig{MemMiB: 64, InitrdPath: "/i"}, "/i"},
+		"no initramfs": {machine.VMConfig{MemMiB: 64, SmallInitrdPath: "/s"}, ""},
+	} {
+		if got := initrdPath(c.cfg); got != c.initrd {
+			t.Errorf("%s: initramfs %q, want %q", name, got, c.initrd)
+		}
+		line, err := arches["amd64"].commandLine(c.cfg, 0)
+		must(t, err)
+		if got := strings.Contains(line, strings.Join(smallArgs, " ")); got != (name == "small") {
+			t.Errorf("%s: kernel command line %q", name, line)
+		}
+	}
+	cfg := machine.VMConfig{MemMiB: 64, InitrdPath: "/i", SmallInitrdPath: "/s", KernelArgs: "percpu_alloc=embed"}
+	if line, err := arches["amd64"].commandLine(cfg, 0); err != nil || !strings.HasSuffix(line, " percpu_alloc=embed") {
+		t.Errorf("the caller's arguments are not the last: %q, %v", line, err)
 	}
 }
 

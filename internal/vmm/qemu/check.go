@@ -54,6 +54,11 @@ func (d *Driver) check(cfg machine.VMConfig) error {
 			return err
 		}
 	}
+	if isSmall(cfg) {
+		if err := checkFile(cfg.SmallInitrdPath, "INITRD_NOT_FOUND", "initramfs"); err != nil {
+			return err
+		}
+	}
 	if err := checkDrives(cfg.Drives); err != nil {
 		return err
 	}

@@ -43,8 +43,8 @@ func inherit(in *inheritance, cfg machine.VMConfig, output *os.File) (fds descri
 	take(duplicate(output))
 	take(duplicate(output))
 	fds.kernel = take(openForUser(cfg.KernelPath, cfg.UID))
-	if cfg.InitrdPath != "" {
-		fds.initrd = take(openForUser(cfg.InitrdPath, cfg.UID))
+	if path := initrdPath(cfg); path != "" {
+		fds.initrd = take(openForUser(path, cfg.UID))
 	}
 	for _, d := range cfg.Drives {
 		mode := os.O_RDWR

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,7 +38,19 @@ func testAgent(t *testing.T, s Suite) {
 	if pid := g.ask("hello"); pid != "1" {
 		t.Errorf("init is process %s", pid)
 	}
-	sent := make([]byte, 3<<20)
+	checkEcho(t, g, 3<<20)
+	// The channel is served again after a break.
+	g.hangUp()
+	if pid := g.ask("hello"); pid != "1" {
+		t.Errorf("init is process %s", pid)
+	}
+}
+
+// checkEcho sends size bytes to the guest and takes them back.
+func checkEcho(t *testing.T, g *guest, size int) {
+	t.Helper()
+	g.connect()
+	sent := make([]byte, size)
 	rand.Read(sent)
 	go func() {
 		fmt.Fprintf(g.agent, "echo %d\n", len(sent))
@@ -53,16 +66,21 @@ func testAgent(t *testing.T, s Suite) {
 	if !bytes.Equal(got, sent) {
 		t.Error("bytes came back changed")
 	}
-	// The channel is served again after a break.
-	g.hangUp()
-	if pid := g.ask("hello"); pid != "1" {
-		t.Errorf("init is process %s", pid)
-	}
 }
 
 func testDrives(t *testing.T, s Suite) {
 	cfg := s.config(t)
-	g := s.boot(t, cfg)
+	checkDrives(t, s.boot(t, cfg))
+	base, err := os.ReadFile(cfg.Drives[0].Path)
+	must(t, err)
+	if string(bytes.TrimRight(base, "\x00")) != "read-only base" {
+		t.Error("the base has changed")
+	}
+}
+
+// checkDrives reads and writes the drives of config, and ends the guest.
+func checkDrives(t *testing.T, g *guest) {
+	t.Helper()
 	want := "vda:base:1048576:1 vdb:disk:2097152:0"
 	if got := g.ask("disks"); got != want {
 		t.Errorf("disks %q, want %q", got, want)
@@ -79,16 +97,26 @@ func testDrives(t *testing.T, s Suite) {
 	}
 	// The guest has flushed it, so it survives the VMM.
 	g.end()
-	onHost, err := os.ReadFile(cfg.Drives[1].Path)
+	onHost, err := os.ReadFile(g.cfg.Drives[1].Path)
 	must(t, err)
 	if got := string(onHost[4096 : 4096+14]); got != "from the guest" {
 		t.Errorf("disk holds %q after the end", got)
 	}
-	base, err := os.ReadFile(cfg.Drives[0].Path)
-	must(t, err)
-	if string(bytes.TrimRight(base, "\x00")) != "read-only base" {
-		t.Error("the base has changed")
+}
+
+// testSmall: all devices work in the least memory that a machine can have.
+func testSmall(t *testing.T, s Suite) {
+	cfg := s.config(t)
+	cfg.MemMiB = 64
+	cfg.Network = &machine.NetworkConfig{MAC: net.HardwareAddr{0x02, 0, 0, 0, 0, 2}}
+	g := s.boot(t, cfg)
+	checkEcho(t, g, 3<<20)
+	g.ask("listen 80") // brings the interface up
+	if got := g.ask("cat /sys/class/net/eth0/address"); got != "02:00:00:00:00:02" {
+		t.Errorf("MAC address is %s", got)
 	}
+	t.Logf("memory: %.100s", g.ask("cat /proc/meminfo"))
+	checkDrives(t, g)
 }
 
 func testConsole(t *testing.T, s Suite) {

@@ -46,6 +46,7 @@ func Run(t *testing.T, s Suite) {
 		{"capabilities", testCapabilities},
 		{"agent channel carries bytes both ways", testAgent},
 		{"guest sees its drives in order", testDrives},
+		{"guest with little memory", testSmall},
 		{"console is recorded from the first line", testConsole},
 		{"console flood", testFlood},
 		{"pause stops the guest's clock", testPause},
@@ -92,7 +93,7 @@ func (s Suite) config(t *testing.T) machine.VMConfig {
 		ID: id, RunDir: filepath.Join(dir, "machines", string(id)),
 		UID: uid, GID: uid,
 		VCPUs: 1, MemMiB: 128,
-		KernelPath: s.Files.KernelPath, InitrdPath: s.Files.InitrdPath,
+		KernelPath: s.Files.KernelPath, InitrdPath: s.Files.InitrdPath, SmallInitrdPath: s.Files.SmallInitrdPath,
 		Drives: []machine.Drive{
 			{ID: "base", Path: image(t, dir, "base", "read-only base", 1<<20), ReadOnly: true},
 			{ID: "disk", Path: image(t, dir, "disk", "writable disk", 2<<20)},
