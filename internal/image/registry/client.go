@@ -5,7 +5,8 @@
 // credential helpers) what a daemon needs against registries that are slow,
 // broken or hostile: bounded answers, bounded retries with growing pauses, a
 // deadline for standing still, downloads that go on where they were cut, no
-// plain HTTP but where it is allowed, no redirects into the host's networks.
+// plain HTTP but where it is allowed, no redirect and no token server that
+// leads from a registry of the internet into the host's own networks.
 //
 // What is not here: what the documents mean (package manifest), checking the
 // digest of a layer (package layer does it while the bytes pass), storing.
@@ -61,7 +62,7 @@ type Options struct {
 // Client reads from any registry.
 type Client struct {
 	opts Options
-	base *http.Transport
+	ways [3]*http.Transport // by reach: none shares connections with another
 	keys authn.Keychain
 }
 
@@ -77,23 +78,34 @@ func New(opts Options) *Client {
 	if opts.HostCredentials {
 		c.keys = authn.DefaultKeychain
 	}
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, ControlContext: refuseLinkLocal}
-	c.base = &http.Transport{
-		Proxy:                 opts.Proxy,
-		DialContext:           dialer.DialContext,
-		TLSClientConfig:       &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: opts.StallTimeout,
-		IdleConnTimeout:       30 * time.Second,
-		MaxIdleConnsPerHost:   8,
-		DisableCompression:    true, // blobs are compressed, and must arrive as they are
-		ForceAttemptHTTP2:     true,
+	for i := range c.ways {
+		c.ways[i] = newTransport(opts, reach(i))
 	}
 	return c
 }
 
+func newTransport(opts Options, r reach) *http.Transport {
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, ControlContext: r.control}
+	return &http.Transport{
+		Proxy:                  opts.Proxy,
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    10 * time.Second,
+		ResponseHeaderTimeout:  opts.StallTimeout,
+		MaxResponseHeaderBytes: 64 << 10, // redirects to signed addresses take some 2 KiB
+		IdleConnTimeout:        30 * time.Second,
+		MaxIdleConnsPerHost:    8,
+		DisableCompression:     true, // blobs are compressed, and must arrive as they are
+		ForceAttemptHTTP2:      true,
+	}
+}
+
 // Close closes idle connections.
-func (c *Client) Close() { c.base.CloseIdleConnections() }
+func (c *Client) Close() {
+	for _, t := range c.ways {
+		t.CloseIdleConnections()
+	}
+}
 
 // Repository is one repository of a registry, seen with one login.
 type Repository struct {
@@ -125,14 +137,14 @@ func (c *Client) Open(ctx context.Context, host, path string, auth *machine.Regi
 		return nil, err
 	}
 	r.Anonymous = login == authn.Anonymous
-	guard := &guard{inner: c.base, plain: c.plainHTTP}
+	guard := newGuard(c, repo.RegistryStr())
 	var rt http.RoundTripper
 	err = c.retry(ctx, func(ctx context.Context, _ func()) (bool, error) {
 		rt, err = transport.NewWithContext(ctx, repo.Registry, login, guard, []string{repo.Scope(transport.PullScope)})
 		return false, err
 	})
 	if err != nil {
-		return nil, r.explain(err, "")
+		return nil, r.explain(ctx, err, "")
 	}
 	r.http = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
 	// The transport sets the scheme that the handshake has found.

@@ -11,11 +11,11 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
-// explain gives the error of a request its kind. identifier is the tag or
-// digest that was asked for, or "".
-func (r *Repository) explain(err error, identifier string) error {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
+// explain gives the error of a request its kind, unless ctx, the caller's, has
+// ended. identifier is the tag or digest that was asked for, or "".
+func (r *Repository) explain(ctx context.Context, err error, identifier string) error {
+	if err == nil || ctx.Err() != nil {
+		return err // timeouts of net/http pass for those of a context
 	}
 	if _, ok := errors.AsType[*errdefs.Error](err); ok {
 		return err

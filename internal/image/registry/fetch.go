@@ -34,7 +34,7 @@ func (r *Repository) Head(ctx context.Context, identifier string) (manifest.Dige
 		}
 		return false, nil
 	})
-	return digest, r.explain(err, identifier)
+	return digest, r.explain(ctx, err, identifier)
 }
 
 // Manifest returns the document that a tag or digest names, of at most limit
@@ -43,7 +43,7 @@ func (r *Repository) Head(ctx context.Context, identifier string) (manifest.Dige
 func (r *Repository) Manifest(ctx context.Context, identifier string, limit int64) ([]byte, string, error) {
 	b, contentType, err := r.small(ctx, "/manifests/"+identifier, limit)
 	if err != nil {
-		return nil, "", r.explain(err, identifier)
+		return nil, "", r.explain(ctx, err, identifier)
 	}
 	if d, err := manifest.ParseDigest(identifier); err == nil {
 		if err := verify(b, d); err != nil {
@@ -57,7 +57,7 @@ func (r *Repository) Manifest(ctx context.Context, identifier string, limit int6
 func (r *Repository) Config(ctx context.Context, d manifest.Descriptor, limit int64) ([]byte, error) {
 	b, _, err := r.small(ctx, "/blobs/"+string(d.Digest), limit)
 	if err != nil {
-		return nil, r.explain(err, string(d.Digest))
+		return nil, r.explain(ctx, err, string(d.Digest))
 	}
 	return b, verify(b, d.Digest)
 }
@@ -105,7 +105,7 @@ func (r *Repository) Fetch(ctx context.Context, d manifest.Descriptor, offset in
 	if dl.writeErr != nil {
 		return dl.writeErr
 	}
-	return r.explain(err, string(d.Digest))
+	return r.explain(ctx, err, string(d.Digest))
 }
 
 type download struct {

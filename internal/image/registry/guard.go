@@ -1,54 +1,88 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
+	"net/http/httptrace"
 	"strings"
-	"syscall"
+	"sync/atomic"
 )
 
 // errRefused is in the chain of every request that we do not make.
 var errRefused = errors.New("request refused")
 
-// guard lets plain HTTP pass only where it is allowed. It sits below the
-// handshakes and below redirects, and so sees every request.
+// guard decides which requests for one registry are made at all. It sits below
+// the handshakes and below redirects, and so sees every request. The caller
+// has chosen the registry, but the registry chooses where its redirects and its
+// token server are: those may lead to no network that is closer to us than the
+// registry itself.
 type guard struct {
-	inner http.RoundTripper
-	plain func(host string) bool
+	client *Client
+	home   string       // the registry, as requests have it
+	reach  atomic.Int32 // of requests to other hosts
+}
+
+func newGuard(c *Client, home string) *guard {
+	g := &guard{client: c, home: home}
+	bare := bareHost(home)
+	switch {
+	case c.plainHTTP(home):
+		g.reach.Store(int32(anywhere))
+	case isPrivate(bare):
+		g.reach.Store(int32(site))
+	}
+	return g
 }
 
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" && !g.plain(req.URL.Host) {
+	if req.URL.Scheme != "https" && !g.client.plainHTTP(req.URL.Host) {
 		return nil, fmt.Errorf("%w: %s is not allowed over plain %s", errRefused, req.URL.Host, req.URL.Scheme)
 	}
-	return g.inner.RoundTrip(req)
+	if req.URL.Host == g.home {
+		return g.client.ways[anywhere].RoundTrip(g.learn(req))
+	}
+	r := reach(g.reach.Load())
+	if err := r.checkName(req.URL.Hostname()); err != nil {
+		return nil, err
+	}
+	if g.proxied(req) {
+		r = anywhere // the proxy's address is its owner's choice
+	}
+	return g.client.ways[r].RoundTrip(req)
 }
 
-// checkRedirect follows redirects to where a registry keeps its blobs, but not
-// from a public host into a private network.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) >= 10 {
+// learn makes a request to the registry tell where that is. An address counts
+// once TLS has proved that the registry is there: what its name resolves to may
+// be a lie.
+func (g *guard) learn(req *http.Request) *http.Request {
+	if req.URL.Scheme != "https" || g.proxied(req) {
+		return req
+	}
+	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			if a, ok := info.Conn.RemoteAddr().(*net.TCPAddr); ok && a.IP.IsPrivate() {
+				g.reach.CompareAndSwap(int32(internet), int32(site))
+			}
+		},
+	}))
+}
+
+// checkRedirect ends circles; guard sees where a redirect leads.
+func checkRedirect(_ *http.Request, via []*http.Request) error {
+	if len(via) >= 10 { // as many as net/http allows
 		return fmt.Errorf("%w: more than 10 redirects", errRefused)
 	}
-	from, to := via[0].URL.Hostname(), req.URL.Hostname()
-	if from != to && isPrivate(to) && !isPrivate(from) {
-		return fmt.Errorf("%w: redirect from %s into a private network", errRefused, from)
-	}
 	return nil
 }
 
-// refuseLinkLocal keeps callers from reaching, by the name of an image, the
-// metadata service that clouds offer at 169.254.169.254.
-func refuseLinkLocal(_ context.Context, _, address string, _ syscall.RawConn) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err == nil && ap.Addr().Unmap().IsLinkLocalUnicast() {
-		return fmt.Errorf("%w: %s is a link-local address", errRefused, ap.Addr())
+func (g *guard) proxied(req *http.Request) bool {
+	if g.client.opts.Proxy == nil {
+		return false
 	}
-	return nil
+	proxy, err := g.client.opts.Proxy(req)
+	return proxy != nil && err == nil
 }
 
 func bareHost(host string) string {
@@ -56,17 +90,4 @@ func bareHost(host string) string {
 		return h
 	}
 	return strings.Trim(host, "[]")
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.Unmap().IsLoopback()
-}
-
-func isPrivate(host string) bool {
-	a, err := netip.ParseAddr(host)
-	return isLoopback(host) || err == nil && (a.Unmap().IsPrivate() || a.Unmap().IsLinkLocalUnicast() || a.Unmap().IsUnspecified())
 }
