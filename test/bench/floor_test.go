@@ -50,10 +50,10 @@ func startFloor(b *testing.B, files machine.BootFiles, tscKHz string, extra ...s
 	b.Cleanup(func() { os.RemoveAll(dir) })
 	f := &floorVM{sock: filepath.Join(dir, "port")}
 	args := []string{
-		"-M", "microvm,accel=tcg,rtc=on", "-cpu", "max", "-smp", "1", "-m", "128M",
+		"-M", "microvm,acpi=on,usb=off,accel=tcg", "-cpu", "max", "-smp", "1", "-m", "128M",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
 		"-kernel", files.KernelPath, "-initrd", files.InitrdPath,
-		"-append", "console=ttyS0 quiet cryptomgr.notests reboot=t panic=-1 " + tscKHz + " floor=echo",
+		"-append", "console=ttyS0 quiet cryptomgr.notests reboot=t panic=-1 tsc=reliable " + tscKHz + " floor=echo",
 		"-device", "virtio-serial-device",
 		"-chardev", "socket,id=port,server=on,wait=off,path=" + f.sock,
 		"-device", "virtserialport,chardev=port,name=floor",
