@@ -8,8 +8,12 @@ import (
 	"io"
 	"os"
 	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+	"github.com/hyperfleet/hyperfleet/internal/image/layer"
 )
 
 // members are the files of an archive or folder.
@@ -51,17 +55,29 @@ func (d folder) opener(name string) (func(context.Context) (io.ReadCloser, error
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, missing(name)
 	}
-	return func(context.Context) (io.ReadCloser, error) {
-		f, err := d.root.Open(name)
-		if err != nil {
-			return nil, fmt.Errorf("open image file: %w", err)
-		}
-		return f, nil
-	}, nil
+	return func(context.Context) (io.ReadCloser, error) { return d.open(name) }, nil
 }
 
-// maxMembers bounds the table of an archive. One of 256 layers has some 800.
-const maxMembers = 1 << 16
+// open does not wait where a FIFO has taken the file's place.
+func (d folder) open(name string) (io.ReadCloser, error) {
+	f, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open image file: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, missing(name)
+	}
+	return f, nil
+}
+
+// Bounds of the table of an archive. One of 256 layers has some 800 members,
+// and the longest name with a meaning is that of a sha512 blob, 141 bytes.
+const (
+	maxMembers    = 1 << 14
+	maxMemberName = 255
+)
 
 // table says where the members of an uncompressed tar archive are.
 type table struct {
@@ -87,7 +103,11 @@ func readTable(ctx context.Context, f *os.File) (*table, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		name := path.Clean(h.Name)
+		if len(h.Name) > maxMemberName || len(h.Linkname) > maxMemberName {
+			return nil, layer.Corrupt(nil, "archive of an image has a member with a name of more than %d bytes", maxMemberName)
+		}
+		// A string of its own: the header's may be a part of a much longer one.
+		name := strings.Clone(path.Clean(h.Name))
 		switch h.Typeflag {
 		case tar.TypeReg:
 			// The reader takes whole blocks and no more: the content begins
@@ -103,7 +123,7 @@ func readTable(ctx context.Context, f *os.File) (*table, error) {
 			t.links[name] = path.Join(path.Dir(name), h.Linkname)
 			delete(t.at, name)
 		case tar.TypeLink:
-			t.links[name] = path.Clean(h.Linkname)
+			t.links[name] = strings.Clone(path.Clean(h.Linkname))
 			delete(t.at, name)
 		}
 	}
