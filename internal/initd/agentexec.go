@@ -54,7 +54,7 @@ func (a *Agent) execAttach(ctx context.Context, s *guestproto.Stream) (any, erro
 	if err := a.isReady(); err != nil {
 		return nil, err
 	}
-	c, err := a.engine.Get(req.ID)
+	c, err := a.engine.Get(ctx, req.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -67,13 +67,15 @@ func (a *Agent) follow(ctx context.Context, s *guestproto.Stream, c *command.Com
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	taken := guestproto.Errorf(guestproto.KindConflict, guestproto.CodeExecTaken, "another stream attached to the command")
-	turn := c.Follow(func() { cancel(taken) })
+	turn, err := c.Follow(ctx, stdout, stderr, func() { cancel(taken) })
+	if err != nil {
+		return nil, err
+	}
 	defer turn.Leave()
 
-	input := c.Input()
-	out, errs := c.Stdout().Reader(stdout), c.Stderr().Reader(stderr)
+	input, out, errs := turn.Input, turn.Stdout, turn.Stderr
 	started := guestproto.ExecStarted{Stdin: input.Taken, Stdout: out.Offset(), Stderr: errs.Offset()}
-	err := s.SendSoon(started, startedDelay)
+	err = s.SendSoon(started, startedDelay)
 	if c.HasInput() {
 		a.wg.Go(func() { input.Feed(s.Reader(guestproto.Stdin)) })
 	}
@@ -148,7 +150,7 @@ func sendSome(ctx context.Context, w io.Writer, r *guestproto.RingReader) (more 
 	return true, err
 }
 
-func (a *Agent) execSignal(_ context.Context, s *guestproto.Stream) (any, error) {
+func (a *Agent) execSignal(ctx context.Context, s *guestproto.Stream) (any, error) {
 	var req guestproto.ExecSignal
 	if err := s.Request(&req); err != nil {
 		return nil, err
@@ -156,7 +158,7 @@ func (a *Agent) execSignal(_ context.Context, s *guestproto.Stream) (any, error)
 	if err := a.isReady(); err != nil {
 		return nil, err
 	}
-	c, err := a.engine.Get(req.ID)
+	c, err := a.engine.Get(ctx, req.ID)
 	if err != nil {
 		return nil, err
 	}

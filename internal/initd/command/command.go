@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -38,24 +39,17 @@ type Command struct {
 	mu   sync.Mutex
 	turn *Turn // whose stream reads the output; nil without one
 
-	launched bool      // guarded by Engine.mu; before, nobody else may have it
-	released bool      // guarded by Engine.mu
-	endedAt  time.Time // guarded by Engine.mu
+	launched chan struct{} // closed, with Engine.mu held, when Start has ended; before, nobody else may have it
+	released bool          // guarded by Engine.mu
+	endedAt  time.Time     // guarded by Engine.mu
 }
 
 func newCommand(req Request) *Command {
-	return &Command{id: req.ID, hasInput: req.Stdin, exited: make(chan struct{}), ended: make(chan struct{})}
+	return &Command{
+		id: req.ID, hasInput: req.Stdin,
+		launched: make(chan struct{}), exited: make(chan struct{}), ended: make(chan struct{}),
+	}
 }
-
-// Stdout and Stderr hold what the command printed.
-func (c *Command) Stdout() *guestproto.Ring { return c.stdout.ring }
-
-// Stderr is the other one.
-func (c *Command) Stderr() *guestproto.Ring { return c.stderr.ring }
-
-// Input claims the command's standard input, which is at its end already when
-// the command was started without.
-func (c *Command) Input() *InputClaim { return c.input.Claim() }
 
 // HasInput reports whether the command was started with a standard input.
 func (c *Command) HasInput() bool { return c.hasInput }
@@ -76,24 +70,39 @@ func (c *Command) Signal(sig syscall.Signal) error {
 	return c.tree.Signal(sig)
 }
 
-// Turn is one stream's right to read a command's output.
+// Turn is one stream's right to a command's output and input.
 type Turn struct {
+	Stdout, Stderr *guestproto.RingReader
+	Input          *InputClaim // at its end already when the command was started without
+
 	command *Command
 	lost    func()
 }
 
-// Follow takes over the command's output: lost of the turn before is called.
-// The caller ends its turn with Leave.
-func (c *Command) Follow(lost func()) *Turn {
-	t := &Turn{command: c, lost: lost}
-	c.mu.Lock()
-	before := c.turn
-	c.turn = t
-	c.mu.Unlock()
+// Follow takes over the command's output, from the given offsets on, and its
+// input: lost of the turn before is called. It fails once ctx, which is the
+// stream's, is done: whoever is late takes nothing from a later session's
+// stream. The caller ends its turn with Leave.
+func (c *Command) Follow(ctx context.Context, stdout, stderr int64, lost func()) (*Turn, error) {
+	t, before, err := c.takeTurn(ctx, stdout, stderr, lost)
 	if before != nil {
 		before.lost()
 	}
-	return t
+	return t, err
+}
+
+func (c *Command) takeTurn(ctx context.Context, stdout, stderr int64, lost func()) (t, before *Turn, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	before = c.turn
+	c.turn = &Turn{
+		Stdout: c.stdout.ring.Reader(stdout), Stderr: c.stderr.ring.Reader(stderr),
+		Input: c.input.Claim(), command: c, lost: lost,
+	}
+	return c.turn, before, nil
 }
 
 // Leave ends the turn. It is idempotent.

@@ -192,31 +192,6 @@ func requireNoError(t testing.TB, err error) {
 	}
 }
 
-func TestStdin(t *testing.T) {
-	h := newEngine(t)
-	req := h.request("cat")
-	req.Stdin = true
-	c := h.start(req)
-	first := c.Input()
-	first.Feed(io.MultiReader(strings.NewReader("one "), brokenReader{}))
-	second := c.Input()
-	if second.Taken != 4 {
-		t.Errorf("taken %d bytes, want 4", second.Taken)
-	}
-	second.Feed(strings.NewReader("two"))
-	if got := read(c.Stdout()); got != "one two" {
-		t.Errorf("got %q", got)
-	}
-	h.ended(c)
-	if _, _, status := h.run(h.request("cat")); status.Code != 0 {
-		t.Errorf("without input: %+v", status)
-	}
-}
-
-type brokenReader struct{}
-
-func (brokenReader) Read([]byte) (int, error) { return 0, guestproto.ErrBroken }
-
 func TestTimeoutKillsTree(t *testing.T) {
 	h := newEngine(t)
 	req := h.request("sh", "-c", "(sleep 300; echo no) & sleep 300")
@@ -272,7 +247,7 @@ func TestEndlessBackgroundOutputDoesNotHoldTheEnd(t *testing.T) {
 	if status.Code != 5 || len(out) == 0 {
 		t.Errorf("status %+v, %d bytes", status, len(out))
 	}
-	c, err := h.Get("c1")
+	c, err := h.Get(t.Context(), "c1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +271,7 @@ func TestFullMemoryDelaysOutput(t *testing.T) {
 	e := command.NewEngine(command.Config{Reaper: reaper, Memory: 300 << 10}) // one large ring
 	h := &harness{Engine: e, t: t}
 	first := h.start(h.request("sh", "-c", "head -c 100000 /dev/zero; exec sleep 300"))
-	turn := first.Follow(func() {})
+	turn := h.follow(first, func() {})
 	if n := len(readN(t, first.Stdout(), 100000)); n != 100000 {
 		t.Fatalf("read %d bytes", n)
 	}
@@ -329,53 +304,4 @@ func readN(t *testing.T, r *guestproto.Ring, n int) []byte {
 		}
 	}
 	return out
-}
-
-func TestFollowerIsTakenOver(t *testing.T) {
-	h := newEngine(t)
-	c := h.start(h.request("true"))
-	lost := make(chan struct{})
-	first := c.Follow(func() { close(lost) })
-	second := c.Follow(func() { t.Error("the second lost its turn") })
-	<-lost
-	first.Leave()
-	second.Leave()
-	c.Follow(func() {}).Leave()
-	h.ended(c)
-}
-
-func TestReleaseForgets(t *testing.T) {
-	h := newEngine(t)
-	ended := h.start(h.request("true"))
-	h.ended(ended)
-	running := h.start(h.request("sh", "-c", "read x <&0; sleep 300"))
-	h.Release([]string{"c1", "c2", "unknown"})
-	_, err := h.Get("c1")
-	requireCode(t, err, guestproto.CodeExecNotFound)
-	if _, err := h.Get("c2"); err != nil {
-		t.Errorf("running command was forgotten: %v", err)
-	}
-	requireNoError(t, running.Signal(unix.SIGKILL))
-	h.ended(running)
-	_, err = h.Get("c2")
-	requireCode(t, err, guestproto.CodeExecNotFound)
-}
-
-func TestEndedCommandsAreBounded(t *testing.T) {
-	h := newEngine(t)
-	for range guestproto.MaxFinished + 10 {
-		h.ended(h.start(h.request("/no/such")))
-	}
-	_, err := h.Get("c1")
-	requireCode(t, err, guestproto.CodeExecNotFound)
-	if _, err := h.Get(fmt.Sprintf("c%d", guestproto.MaxFinished+10)); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestClosedEngineStartsNothing(t *testing.T) {
-	h := newEngine(t)
-	h.Close()
-	_, err := h.Start(h.request("true"))
-	requireCode(t, err, guestproto.CodeNotReady)
 }

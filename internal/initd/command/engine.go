@@ -13,6 +13,7 @@
 package command
 
 import (
+	"context"
 	"log"
 	"slices"
 	"sync"
@@ -87,16 +88,14 @@ func (e *Engine) Start(req Request) (*Command, error) {
 	e.launching <- struct{}{}
 	err := e.launch(c, req)
 	<-e.launching
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	defer close(c.launched)
 	if err != nil {
-		e.mu.Lock()
-		defer e.mu.Unlock()
 		e.running--
 		delete(e.commands, req.ID)
 		return nil, err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	c.launched = true
 	return c, nil
 }
 
@@ -117,15 +116,39 @@ func (e *Engine) reserve(c *Command) error {
 	return nil
 }
 
-// Get returns the command with the id, running or ended.
-func (e *Engine) Get(id string) (*Command, error) {
+// Get returns the command with the id, running or ended. One that is being
+// started is waited for, until ctx is done: a host that lost the answer to its
+// start, or gave up on it, must find it.
+func (e *Engine) Get(ctx context.Context, id string) (*Command, error) {
+	for {
+		c, launched := e.find(id)
+		if c == nil {
+			return nil, guestproto.Errorf(guestproto.KindNotFound, guestproto.CodeExecNotFound, "exec %s not found", id)
+		}
+		if launched {
+			return c, nil
+		}
+		select {
+		case <-c.launched:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (e *Engine) find(id string) (c *Command, launched bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.expire(time.Now())
-	if c := e.commands[id]; c != nil && c.launched {
-		return c, nil
+	if c = e.commands[id]; c == nil {
+		return nil, false
 	}
-	return nil, guestproto.Errorf(guestproto.KindNotFound, guestproto.CodeExecNotFound, "exec %s not found", id)
+	select {
+	case <-c.launched:
+		return c, true
+	default:
+		return c, false
+	}
 }
 
 // Release forgets ended commands, and running ones as soon as they end.

@@ -23,9 +23,11 @@ type InputClaim struct {
 	// Taken is the offset of the first byte that the command wants.
 	Taken int64
 
-	in   *input
-	prev <-chan struct{} // closed when the claim before has written all it took
-	done chan struct{}
+	in    *input
+	prev  <-chan struct{} // closed when the claims before have written all they took
+	lost  chan struct{}   // closed by a later claim
+	done  chan struct{}
+	feeds bool // it has had its turn; guarded by in.mu
 }
 
 // Claim takes over the input. Feed must be called, unless
@@ -33,9 +35,13 @@ type InputClaim struct {
 func (in *input) Claim() *InputClaim {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	c := &InputClaim{Taken: in.taken, in: in, done: make(chan struct{})}
-	if in.claim != nil {
-		c.prev = in.claim.done
+	c := &InputClaim{Taken: in.taken, in: in, lost: make(chan struct{}), done: make(chan struct{})}
+	if old := in.claim; old != nil {
+		close(old.lost)
+		c.prev = old.prev
+		if old.feeds {
+			c.prev = old.done
+		}
 	}
 	in.claim = c
 	return c
@@ -48,7 +54,14 @@ func (in *input) Claim() *InputClaim {
 func (c *InputClaim) Feed(r io.Reader) {
 	defer close(c.done)
 	if c.prev != nil {
-		<-c.prev
+		select {
+		case <-c.prev:
+		case <-c.lost: // the next one waits for it instead of us
+			return
+		}
+	}
+	if !c.in.begin(c) {
+		return
 	}
 	buf := make([]byte, inputChunk)
 	for {
@@ -69,6 +82,14 @@ func (c *InputClaim) Feed(r io.Reader) {
 			return
 		}
 	}
+}
+
+// begin notes that the claim's turn has come; false when it was taken over.
+func (in *input) begin(c *InputClaim) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	c.feeds = in.claim == c
+	return c.feeds
 }
 
 // take accounts for n bytes; ok is false when c was taken over: then they are
