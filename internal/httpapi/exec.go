@@ -79,7 +79,10 @@ func (b execBody) request() (machine.ExecRequest, error) {
 
 // stdin is the input that the body carries, nil when there is none.
 func (b execBody) stdin() ([]byte, error) {
-	if b.Stdin == "" || b.Encoding != "base64" {
+	if b.Stdin == "" {
+		return nil, nil
+	}
+	if b.Encoding != "base64" {
 		return []byte(b.Stdin), nil
 	}
 	raw, err := base64.StdEncoding.DecodeString(b.Stdin)
@@ -167,7 +170,7 @@ func (s *Server) execBuffered(ctx context.Context, id machine.ID, req machine.Ex
 	if err != nil {
 		return nil, err
 	}
-	req.Stdin = len(input) > 0
+	req.Stdin = input != nil
 	req.Timeout = s.timeout(body.Timeout)
 	ctx, cancel := context.WithTimeout(ctx, req.Timeout+execSlack)
 	defer cancel()

@@ -65,7 +65,8 @@ func (e *execs) close() {
 var errClosing = errdefs.New(errdefs.Unavailable, "SHUTTING_DOWN", "the daemon is shutting down")
 
 // run gives the command to a new session, which runs until the command has
-// ended, nobody wants it any more, or another session takes over.
+// ended, nobody wants it any more, or another session takes over. Of two that
+// attach at the same time the later one stays.
 func (e *execs) run(key execKey, s *session) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -74,6 +75,9 @@ func (e *execs) run(key execKey, s *session) error {
 	}
 	ctx, stop := context.WithCancel(e.ctx)
 	s.stop = stop
+	if old := e.held[key]; old != nil {
+		old.stop()
+	}
 	e.held[key] = s
 	e.wg.Go(func() {
 		defer stop()

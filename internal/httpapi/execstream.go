@@ -56,8 +56,8 @@ func (s *Server) attachExec(ctx context.Context, in *attachInput) (*huma.StreamR
 	return s.takeOver(id, proc), nil
 }
 
-// takeOver answers 101 and gives the connection to a session. A command whose
-// connection cannot be had goes on without a client.
+// takeOver answers 101 and gives the connection to a session. A connection that
+// broke by now is the session's to notice: the client may come back.
 func (s *Server) takeOver(id machine.ID, proc machine.Process) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		_, w := humago.Unwrap(hc)
@@ -75,7 +75,8 @@ func (s *Server) takeOver(id machine.ID, proc machine.Process) *huma.StreamRespo
 	}}
 }
 
-// hijack answers 101 and returns the connection without deadlines.
+// hijack answers 101 and returns the connection without deadlines, closed when
+// the answer could not be sent. It fails when there is no connection to have.
 func hijack(w http.ResponseWriter) (net.Conn, error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -85,13 +86,12 @@ func hijack(w http.ResponseWriter) (net.Conn, error) {
 	fmt.Fprintf(&head, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n", hyperfleet.ExecProtocol)
 	fmt.Fprintf(&head, "%s: %s\r\n\r\n", headerRequestID, w.Header().Get(headerRequestID))
 	_ = conn.SetDeadline(time.Now().Add(writeStall)) // the write tells of a broken connection
-	if _, err := conn.Write([]byte(head.String())); err != nil {
-		conn.Close()
-		return nil, err
+	_, err = conn.Write([]byte(head.String()))
+	if err == nil {
+		err = conn.SetDeadline(time.Time{})
 	}
-	if err := conn.SetDeadline(time.Time{}); err != nil {
+	if err != nil {
 		conn.Close()
-		return nil, err
 	}
 	return &hijacked{Conn: conn, buffered: rw.Reader}, nil
 }

@@ -97,6 +97,9 @@ type createInput struct {
 type createBody struct {
 	hyperfleet.CreateMachineRequest
 	Network *networkBody `json:"network,omitempty"`
+	// ExposedPorts takes any number, since the contract has its own words for
+	// one that is no port.
+	ExposedPorts []float64 `json:"exposed_ports,omitempty" maxItems:"256" doc:"TCP ports of the guest that may be reached, whole numbers from 1 to 65535"`
 }
 
 type networkBody struct {

@@ -8,18 +8,18 @@ import (
 
 const (
 	bodyStall   = 30 * time.Second // the most between two reads
-	bodyStart   = 60 * time.Second // what the slowest body gets beside its bytes
+	bodyStart   = 60 * time.Second // of waiting that the slowest body gets beside its bytes
 	bodyMinRate = 4 << 10          // bytes per second
 )
 
 // slowBody ends a request body that comes too slowly, be it by long pauses or
-// by a trickle. The connection's deadline is set during a Read only, since the
-// handler may take its time after it.
+// by a trickle. Only the time in Read counts, and the connection's deadline is
+// set for that time only: a handler may take its own between two reads.
 type slowBody struct {
 	io.ReadCloser
-	ctl   *http.ResponseController
-	began time.Time
-	read  int64
+	ctl    *http.ResponseController
+	waited time.Duration
+	read   int64
 }
 
 func newSlowBody(w http.ResponseWriter, body io.ReadCloser) io.ReadCloser {
@@ -30,18 +30,13 @@ func newSlowBody(w http.ResponseWriter, body io.ReadCloser) io.ReadCloser {
 }
 
 func (b *slowBody) Read(p []byte) (int, error) {
-	now := time.Now()
-	if b.began.IsZero() {
-		b.began = now
-	}
-	deadline := b.began.Add(bodyStart + time.Duration(b.read/bodyMinRate)*time.Second)
-	if stall := now.Add(bodyStall); stall.Before(deadline) {
-		deadline = stall
-	}
+	began := time.Now()
+	patience := bodyStart + time.Duration(b.read/bodyMinRate)*time.Second - b.waited
 	// A writer without deadlines (in a test, say) reads without one.
-	_ = b.ctl.SetReadDeadline(deadline)
+	_ = b.ctl.SetReadDeadline(began.Add(min(patience, bodyStall)))
 	n, err := b.ReadCloser.Read(p)
 	_ = b.ctl.SetReadDeadline(time.Time{})
+	b.waited += time.Since(began)
 	b.read += int64(n)
 	return n, err
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -73,7 +74,7 @@ func (b createBody) spec() (machine.Spec, error) {
 		return spec, errdefs.New(errdefs.Invalid, "VALIDATION_ERROR", "network: host devices and guest addresses are the server's choice; send only \"enable\"")
 	}
 	for _, p := range b.ExposedPorts {
-		if p < 1 || p > 65535 {
+		if p < 1 || p > 65535 || p != math.Trunc(p) {
 			return spec, errdefs.New(errdefs.Invalid, "VALIDATION_ERROR", "exposed_ports must be valid TCP ports")
 		}
 		if !slices.Contains(spec.ExposedPorts, uint16(p)) {
