@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,7 +25,7 @@ import (
 // default, and in words what it accepts.
 type Config struct {
 	StateDir string `env:"HYPERFLEET_STATE_DIR" envDefault:"/var/lib/hyperfleet" accepts:"an absolute path"`
-	RunDir   string `env:"HYPERFLEET_RUN_DIR" envDefault:"/run/hyperfleet" accepts:"an absolute path of at most 98 bytes, since it holds the socket api.sock"`
+	RunDir   string `env:"HYPERFLEET_RUN_DIR" envDefault:"/run/hyperfleet" accepts:"an absolute path of at most 88 bytes, since it holds sockets"`
 	Database string `env:"DATABASE_PATH" accepts:"a path; default hyperfleet.db in the state folder"`
 	LogLevel Level  `env:"HYPERFLEET_LOG_LEVEL" envDefault:"info" accepts:"debug, info, warn or error"`
 
@@ -66,15 +67,18 @@ type Config struct {
 // Milliseconds is a duration that the environment gives in milliseconds.
 type Milliseconds int64
 
-// Duration converts it.
-func (m Milliseconds) Duration() time.Duration { return time.Duration(m) * time.Millisecond }
+// Duration converts it; what a Duration cannot hold becomes the longest one.
+func (m Milliseconds) Duration() time.Duration {
+	return time.Duration(min(int64(m), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
+}
 
 // Level is a log level.
 type Level struct{ slog.Level }
 
-// maxRunDir leaves room for "/api.sock" in the 107 bytes that a unix socket's
-// address holds beside its final NUL (unix(7)).
-const maxRunDir = 98
+// maxRunDir leaves room for "/run-PID.sock", with a PID of up to 9 digits, in
+// the 107 bytes that a unix socket's address holds beside its final NUL
+// (unix(7)).
+const maxRunDir = 88
 
 // Load reads the configuration from the process's environment.
 func Load() (Config, error) {

@@ -37,6 +37,13 @@ func TestStateDirMovesTheRest(t *testing.T) {
 	}
 }
 
+func TestDurationsDoNotOverflow(t *testing.T) {
+	c, err := Parse(map[string]string{"HYPERFLEET_BOOT_TIMEOUT": "9223372036854775807"})
+	if err != nil || c.BootTimeout.Duration() < 290*365*24*time.Hour {
+		t.Errorf("%v, %v", c.BootTimeout.Duration(), err)
+	}
+}
+
 // Only the exact word opens the API.
 func TestDisableAuthIsExact(t *testing.T) {
 	for _, v := range []string{"1", "TRUE", "yes", "true "} {
@@ -49,7 +56,7 @@ func TestDisableAuthIsExact(t *testing.T) {
 // Every wrong value is told with its variable and what that accepts.
 func TestWrongValues(t *testing.T) {
 	wrong := map[string]string{
-		"PORT": "70000", "HYPERFLEET_STATE_DIR": "relative", "HYPERFLEET_RUN_DIR": "/" + strings.Repeat("r", 98),
+		"PORT": "70000", "HYPERFLEET_STATE_DIR": "relative", "HYPERFLEET_RUN_DIR": "/" + strings.Repeat("r", 88),
 		"HYPERFLEET_LOG_LEVEL": "loud", "HYPERFLEET_OCI_MAX_CACHE_SIZE": "10G", "HYPERFLEET_FILE_MAX_SIZE": "-1",
 		"HYPERFLEET_OCI_DEFAULT_ROOTFS_SIZE_MIB": "1", "HYPERFLEET_RUNTIME": "docker", "HYPERFLEET_EXEC_MAX_TIMEOUT": "1h",
 		"HYPERFLEET_ALLOWED_DIRS": "a,b", "HYPERFLEET_ALLOW_UNGUARDED_NETWORK": "maybe", "HYPERFLEET_UID_BASE": "-5",
