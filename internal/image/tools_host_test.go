@@ -3,6 +3,7 @@
 package image
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,9 +63,9 @@ func TestHostTools(t *testing.T) {
 	oci := dir + "/layout"
 	imagetest.Run(t, "skopeo", "copy", "--quiet", "oci:"+oci+":latest", "docker-archive:"+dir+"/docker.tar:made/by:skopeo")
 	imagetest.Run(t, "skopeo", "copy", "--quiet", "oci:"+oci+":latest", "oci-archive:"+dir+"/oci.tar:latest")
-	imagetest.Run(t, "skopeo", "copy", "--quiet", "--dest-compress-format", "zstd", "oci:"+oci+":latest", "dir:"+dir+"/dir")
+	zstd := zstdCopy(t, oci, dir+"/zstd")
 	want := imagetest.Inventory(t, imagetest.Unpack(t, oci, "latest"))
-	for _, path := range []string{oci, dir + "/oci.tar", dir + "/docker.tar"} {
+	for _, path := range []string{oci, dir + "/oci.tar", dir + "/docker.tar", zstd} {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			s := openStore(t, nil)
 			image, err := s.ImportPath(t.Context(), path, ImportRequest{Name: "tools:1"})
@@ -90,6 +91,31 @@ func TestHostTools(t *testing.T) {
 			}
 		})
 	}
+}
+
+// zstdCopy makes skopeo copy a layout with zstd layers to dir, and checks that
+// it did. It returns dir.
+func zstdCopy(t *testing.T, layout, dir string) string {
+	t.Helper()
+	imagetest.Run(t, "skopeo", "copy", "--quiet", "--dest-compress-format", "zstd", "--dest-compress-level", "20", "oci:"+layout+":latest", "oci:"+dir+":latest")
+	blobs, err := filepath.Glob(dir + "/blobs/sha256/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compressed := 0
+	for _, path := range blobs {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.HasPrefix(b, []byte{0x28, 0xb5, 0x2f, 0xfd}) { // RFC 8878 3.1.1
+			compressed++
+		}
+	}
+	if compressed != len(blobs)-2 || compressed == 0 { // all but manifest and config
+		t.Fatalf("skopeo made %d zstd layers, of %d blobs", compressed, len(blobs))
+	}
+	return dir
 }
 
 // TestHostRegistry pulls through TLS and Basic auth from Debian's registry what
@@ -128,6 +154,12 @@ func TestHostRegistry(t *testing.T) {
 	}
 
 	requireCode(t, resolve(t, openStore(t, nil), ref, right), "REGISTRY_UNAVAILABLE")
+
+	imagetest.Run(t, "skopeo", "copy", "--quiet", "--dest-tls-verify=false", "--dest-creds", docker.User+":"+docker.Password,
+		"oci:"+zstdCopy(t, layout, t.TempDir())+":latest", "docker://"+docker.Host+"/team/app:zstd")
+	if err := resolve(t, s, docker.Host+"/team/app:zstd", right); err != nil {
+		t.Errorf("zstd layers: %v", err)
+	}
 }
 
 // TestHostDiskFull converts into a file system that is too small.

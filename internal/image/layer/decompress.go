@@ -12,11 +12,14 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
-// maxWindow bounds the memory of one zstd decoder, in bytes. RFC 8878
-// 3.1.1.1.2 advises decoders to support 8 MiB and encoders to ask for no more,
-// RFC 9659 makes it a rule for HTTP. Docker, Podman and Buildah write no larger
-// windows at any level, the zstd program only with --ultra or --long.
-const maxWindow = 8 << 20
+// Bounds of the memory that zstd takes. RFC 8878 3.1.1.1.2 advises encoders to
+// ask for windows of 8 MiB at most; Skopeo of 2022 asks for 32 MiB at its
+// highest levels, the zstd program for more with --ultra -21 or --long only. A
+// decoder takes the window and its blocks.
+const (
+	maxWindow   = 32 << 20 // bytes
+	maxDecoders = 2        // at a time for one image
+)
 
 var (
 	gzipMagic = []byte{0x1f, 0x8b}             // RFC 1952 2.3.1
@@ -38,6 +41,11 @@ func isZstd(head []byte) bool {
 // Decompress copies r, read to its end, to w, and undoes gzip or zstd, which
 // it knows by their first bytes: media types are often wrong.
 func Decompress(w io.Writer, r io.Reader) error {
+	return decompress(w, r, func() (func(), error) { return func() {}, nil })
+}
+
+// decompress is Decompress that takes, and gives back, a place for a decoder.
+func decompress(w io.Writer, r io.Reader, place func() (func(), error)) error {
 	br := bufio.NewReaderSize(r, blockSize)
 	head, err := br.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -47,7 +55,7 @@ func Decompress(w io.Writer, r io.Reader) error {
 	case bytes.HasPrefix(head, gzipMagic):
 		err = gunzip(w, br)
 	case isZstd(head):
-		err = unzstd(w, br)
+		err = unzstd(w, br, place)
 	default:
 		_, err = io.Copy(w, br)
 	}
@@ -66,7 +74,12 @@ func gunzip(w io.Writer, r io.Reader) error {
 	return copyDecoded(w, zr, "gzip")
 }
 
-func unzstd(w io.Writer, r io.Reader) error {
+func unzstd(w io.Writer, r io.Reader, place func() (func(), error)) error {
+	giveBack, err := place()
+	if err != nil {
+		return err
+	}
+	defer giveBack()
 	// Synchronous decoding: the other goroutines have the processors already.
 	zr, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -84,7 +85,7 @@ func heap() int64 {
 // it may.
 func TestReadZstdWindow(t *testing.T) {
 	archive := imagetest.Tar(t, imagetest.File("a", "b"))
-	for window, code := range map[int]string{8 << 20: "", 16 << 20: "IMAGE_UNSUPPORTED", 512 << 20: "IMAGE_UNSUPPORTED"} {
+	for window, code := range map[int]string{8 << 20: "", 32 << 20: "", 64 << 20: "IMAGE_UNSUPPORTED"} {
 		var blob bytes.Buffer
 		w, err := zstd.NewWriter(&blob, zstd.WithWindowSize(window), zstd.WithSingleSegment(false), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
 		if err != nil {
@@ -98,6 +99,47 @@ func TestReadZstdWindow(t *testing.T) {
 		}
 		if _, err := read(t, &blob, "", "", &counter{}); err == nil && code != "" || err != nil && errdefs.CodeOf(err) != code {
 			t.Errorf("window of %d bytes: got %v, want %q", window, err, code)
+		}
+	}
+}
+
+// TestReadDecoders reads many zstd layers at once, and lets those go that wait
+// for a decoder behind layers that stand still.
+func TestReadDecoders(t *testing.T) {
+	blob := imagetest.Zstd(t, imagetest.Tar(t, imagetest.File("a", "b")))
+	quota := &layer.Quota{MaxBytes: 1 << 20, MaxEntries: 100, MaxDepth: 10, MaxMetadata: 1 << 20}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	open := make(chan struct{})
+	results := make(chan error, 8)
+	for range cap(results) {
+		src := layer.Source{Open: func(ctx context.Context) (io.ReadCloser, error) {
+			pr, pw := io.Pipe()
+			context.AfterFunc(ctx, func() { pw.CloseWithError(context.Cause(ctx)) })
+			go func() {
+				_, _ = pw.Write(blob[:10])
+				<-open
+				_, err := pw.Write(blob[10:])
+				pw.CloseWithError(err)
+			}()
+			return pr, nil
+		}}
+		go func() {
+			_, err := layer.Read(ctx, src, &counter{}, quota)
+			results <- err
+		}()
+	}
+	reason := errors.New("enough")
+	cancel(reason)
+	for range cap(results) {
+		if err := <-results; !errors.Is(err, reason) && !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	}
+	close(open)
+	for range 3 { // no place was lost
+		src := layer.Source{Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob)), nil }}
+		if _, err := layer.Read(t.Context(), src, &counter{}, quota); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package layer
 
 import (
+	"context"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
@@ -16,6 +18,21 @@ type Quota struct {
 	MaxMetadata   int64 // bytes of all names, targets and attributes: they stay in memory
 
 	bytes, entries, content, metadata atomic.Int64
+
+	once   sync.Once
+	places chan struct{} // of zstd decoders
+}
+
+// decoder waits for a place for a zstd decoder, until ctx ends. The caller
+// gives it back.
+func (q *Quota) decoder(ctx context.Context) (giveBack func(), err error) {
+	q.once.Do(func() { q.places = make(chan struct{}, maxDecoders) })
+	select {
+	case q.places <- struct{}{}:
+		return func() { <-q.places }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // Bytes returns the uncompressed bytes that were read so far.

@@ -48,7 +48,7 @@ func Read(ctx context.Context, src Source, sink Sink, q *Quota) (*Layer, error) 
 	defer blob.Close()
 	ahead := newReadAhead()
 	go ahead.fill(func(w io.Writer) error {
-		return unpack(w, blob, src.Digest, q)
+		return unpack(ctx, w, blob, src.Digest, q)
 	})
 	l, err := readArchive(ahead, src.DiffID, sink, q)
 	if err != nil {
@@ -64,13 +64,13 @@ func Read(ctx context.Context, src Source, sink Sink, q *Quota) (*Layer, error) 
 }
 
 // unpack decompresses blob into w and checks its digest.
-func unpack(w io.Writer, blob io.Reader, want manifest.Digest, q *Quota) error {
+func unpack(ctx context.Context, w io.Writer, blob io.Reader, want manifest.Digest, q *Quota) error {
 	in := &sourceReader{r: blob}
 	sum := want.NewHash()
 	if want != "" {
 		in.hash = sum
 	}
-	err := Decompress(&quotaWriter{w, q}, in)
+	err := decompress(&quotaWriter{w, q}, in, func() (func(), error) { return q.decoder(ctx) })
 	if in.err != nil {
 		return in.err // whatever Decompress makes of it
 	}
