@@ -99,6 +99,9 @@ func (d *Daemon) lockFolders() error {
 	if err := makeDir(filepath.Dir(d.cfg.Database), 0o700); err != nil {
 		return err
 	}
+	if err := sweepSockets(d.cfg.RunDir); err != nil {
+		return err
+	}
 	return emptyDir(d.spoolDir())
 }
 

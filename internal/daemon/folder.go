@@ -51,6 +51,24 @@ func emptyDir(path string) error {
 	return makeDir(path, 0o700)
 }
 
+// sweepSockets removes the sockets of dead engines from the run folder, whose
+// lock the caller holds: nobody listens on them.
+func sweepSockets(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("sweep %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		if e.Type() != fs.ModeSocket {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("sweep %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
 // lockDir takes the lock of a folder for this process. The lock ends with the
 // process; the file in which it is stays, with the last owner's pid.
 func lockDir(dir string) (unlock func() error, err error) {

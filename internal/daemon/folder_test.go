@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -59,5 +61,35 @@ func TestEmptyDirSweeps(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// Sockets of dead engines go; everything else in the folder stays.
+func TestSweepSockets(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"api.sock", "run-1.sock"} {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, name)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"lock", "not-a.sock"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sweepSockets(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if want := []string{filepath.Join(dir, "lock"), filepath.Join(dir, "not-a.sock")}; err != nil || !slices.Equal(left, want) {
+		t.Errorf("left: %v, %v, want %v", left, err, want)
+	}
+	if err := sweepSockets(filepath.Join(dir, "none")); err == nil {
+		t.Error("a folder that is not there is swept")
 	}
 }
