@@ -16,8 +16,9 @@
 //
 // # What is not
 //
-// The client reads no environment, prints nothing, logs nothing and starts no
-// daemon. It imports the standard library only.
+// The client prints nothing, logs nothing and starts no daemon; of the
+// environment it reads only what http.ProxyFromEnvironment does, for hosts
+// beyond a unix socket. It imports the standard library only.
 //
 // # Concurrency
 //

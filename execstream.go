@@ -96,6 +96,9 @@ func (s *execStream) run(ctx context.Context, first call) (ExecResult, error) {
 	defer s.input.close()
 
 	res, err := s.connection(ctx, first)
+	if errors.Is(err, ErrNoDaemon) && !s.started {
+		return res, err // nobody was asked: there is nothing to attach to
+	}
 	var since time.Time // when the present series of failures began
 	for pause := 50 * time.Millisecond; retryable(err) && ctx.Err() == nil; pause = min(2*pause, 2*time.Second) {
 		if since.IsZero() {
@@ -160,6 +163,7 @@ func (s *execStream) serve(ctx context.Context, conn io.ReadWriteCloser) (ExecRe
 	ended := make(chan struct{})
 	stdinFrom := make(chan int64, 1)
 	detached := false
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(farewell, func() { conn.Close() }) })()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.sendStdin(out, stdinFrom, ended) })
 	wg.Go(func() { detached = s.sendControl(ctx, out, conn, ended) })
@@ -283,6 +287,10 @@ func (s *execStream) sendStdin(out *frameWriter, from <-chan int64, ended <-chan
 	}
 }
 
+// farewell is how long a peer that takes no more frames can keep a call from
+// returning.
+const farewell = time.Second
+
 // sendControl sends signals until the command has ended, and says whether it
 // ended the connection by detaching. A frame that cannot be sent is no news
 // here: receive sees the break too.
@@ -299,6 +307,7 @@ func (s *execStream) sendControl(ctx context.Context, out *frameWriter, conn io.
 				return false
 			}
 		case <-s.stdio.Detach:
+			defer time.AfterFunc(farewell, func() { conn.Close() }).Stop()
 			err := out.frame(FrameDetach, nil)
 			conn.Close()
 			return err == nil

@@ -79,8 +79,8 @@ func (w *stdinWindow) rewind(at int64) error {
 	return nil
 }
 
-// next waits for input at the offset. It returns nil when ended is closed, and
-// nil and true at the end of the input.
+// next waits for input at the offset. It returns nil when ended is closed or
+// the offset is kept no more, and nil and true at the end of the input.
 func (w *stdinWindow) next(at int64, ended <-chan struct{}) (chunk []byte, eof bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -89,6 +89,9 @@ func (w *stdinWindow) next(at int64, ended <-chan struct{}) (chunk []byte, eof b
 		case <-ended:
 			return nil, false
 		default:
+		}
+		if at < w.base {
+			return nil, false // the server has acknowledged what it was not sent
 		}
 		if rest := w.buf[at-w.base:]; len(rest) > 0 {
 			return append([]byte(nil), rest[:min(len(rest), MaxFramePayload)]...), false
