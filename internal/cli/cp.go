@@ -79,7 +79,8 @@ func (g *globals) upload(ctx context.Context, c *hyperfleet.Client, machine, src
 }
 
 // download writes beside the destination and renames, so that a transfer that
-// breaks leaves what was there.
+// breaks leaves what was there. What is no regular file (a device, a pipe) is
+// written to as it is.
 func (g *globals) download(ctx context.Context, c *hyperfleet.Client, machine, src, dst string) (err error) {
 	in, info, err := c.ReadFile(ctx, machine, src)
 	if err != nil {
@@ -92,6 +93,9 @@ func (g *globals) download(ctx context.Context, c *hyperfleet.Client, machine, s
 	}
 	if at, err := os.Stat(dst); err == nil && at.IsDir() {
 		dst = filepath.Join(dst, path.Base(src))
+	}
+	if at, err := os.Stat(dst); err == nil && !at.Mode().IsRegular() {
+		return writeInto(dst, in)
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(dst), ".hyperfleet-*")
 	if err != nil {
@@ -110,4 +114,14 @@ func (g *globals) download(ctx context.Context, c *hyperfleet.Client, machine, s
 		return err
 	}
 	return os.Rename(tmp.Name(), dst)
+}
+
+// writeInto writes to what is there already.
+func writeInto(dst string, in io.Reader) error {
+	f, err := os.OpenFile(dst, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, in)
+	return errors.Join(err, f.Close())
 }

@@ -32,7 +32,9 @@ type signalRouter struct {
 
 func newSignalRouter(cancel context.CancelCauseFunc) *signalRouter {
 	r := &signalRouter{in: make(chan os.Signal, 16), cancel: cancel}
-	signal.Notify(r.in, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	// SIGPIPE would end the process and leave its machine behind; the write
+	// that it comes from fails instead.
+	signal.Notify(r.in, syscall.SIGPIPE, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 	r.wg.Go(func() {
 		for sig := range r.in {
 			r.route(sig)
@@ -43,7 +45,7 @@ func newSignalRouter(cancel context.CancelCauseFunc) *signalRouter {
 
 func (r *signalRouter) route(sig os.Signal) {
 	number, ok := sig.(syscall.Signal)
-	if !ok {
+	if !ok || number == syscall.SIGPIPE {
 		return
 	}
 	name := unix.SignalName(number)
