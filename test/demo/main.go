@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/hyperfleet/hyperfleet/internal/busybox"
@@ -31,7 +32,7 @@ const (
 func main() {
 	bin := flag.String("bin", "bin/hyperfleet", "the hyperfleet binary")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, *bin)
 	stop()
 	if err != nil {
@@ -56,7 +57,7 @@ func run(ctx context.Context, bin string) error {
 		`echo "Hello from a microVM: $(uname -sr), $(nproc) vCPU, $(free -m | awk '/^Mem/ {print $2}') MiB, up $(cut -d. -f1 /proc/uptime) s"; id; df -h /`)
 }
 
-// reachable asks Docker Hub for an answer, of whatever kind.
+// reachable asks Docker Hub for what a registry answers: come in, or log in.
 func reachable(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, hubPatience)
 	defer cancel()
@@ -69,7 +70,13 @@ func reachable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return resp.Body.Close()
+	if err := resp.Body.Close(); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusUnauthorized {
+		return fmt.Errorf("it answers %s", resp.Status)
+	}
+	return nil
 }
 
 func importBusybox(ctx context.Context, bin string) error {
@@ -106,6 +113,7 @@ func hyperfleet(ctx context.Context, bin string, args ...string) error {
 	fmt.Printf("\n$ %s %s\n", bin, quoted(args))
 	cmd := exec.CommandContext(ctx, bin, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it removes its machine
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s %s: %w", bin, args[0], err)
 	}
