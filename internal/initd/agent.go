@@ -263,10 +263,16 @@ func (a *Agent) shutdown(ctx context.Context, s *guestproto.Stream) (any, error)
 }
 
 // Stop ends the guest's commands and makes its file systems safe, once; later
-// calls wait for the first. It does not reboot.
+// calls wait for the first. A set-up that is at work ends before, and none
+// begins any more. It does not reboot.
 func (a *Agent) Stop(grace time.Duration) {
 	a.stop.Do(func() {
 		defer close(a.stopped)
+		a.setup.Do(func() {
+			a.bootErr = guestproto.Errorf(guestproto.KindUnavailable, guestproto.CodeNotReady, "the guest is shutting down")
+			close(a.booted)
+		})
+		<-a.booted
 		if a.stopErr = a.cfg.Shutdown(grace); a.stopErr != nil {
 			a.cfg.Log.Printf("shut down: %v", a.stopErr)
 		}

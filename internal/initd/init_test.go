@@ -6,11 +6,14 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseEndpoint(t *testing.T) {
@@ -129,5 +132,25 @@ func TestOpenModules(t *testing.T) {
 	}
 	if err := m.loadLater(); err == nil { // an empty file is no module
 		t.Error("an empty module was loaded")
+	}
+}
+
+func TestProcess1SurvivesSignals(t *testing.T) {
+	defer survive()()
+	for _, sig := range survivable {
+		if err := unix.Kill(os.Getpid(), sig.(unix.Signal)); err != nil {
+			t.Error(err)
+		}
+	}
+	// A command has them at their defaults: none is ignored.
+	out, err := exec.CommandContext(t.Context(), "grep", "SigIgn", "/proc/self/status").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignored, err := strconv.ParseUint(strings.TrimSpace(strings.TrimPrefix(string(out), "SigIgn:")), 16, 64)
+	for _, sig := range survivable {
+		if err != nil || ignored>>(sig.(unix.Signal)-1)&1 != 0 {
+			t.Errorf("%v is ignored: %q, %v", sig, out, err)
+		}
 	}
 }

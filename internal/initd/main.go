@@ -42,6 +42,7 @@ func Main(version string) error {
 		s.log.Printf("early set-up: %v", err)
 	}
 	agent := s.agent(version)
+	survive()
 	go s.serve(ctx, agent)
 	s.awaitSignal(agent)
 	return nil
@@ -100,6 +101,23 @@ func (s *system) awaitSignal(agent *Agent) {
 	<-signals
 	agent.Stop(signalGrace)
 	s.restart()
+}
+
+// survivable are the signals at which Go's runtime ends a program that does not
+// ask for them, and with process 1 the machine: "kill -HUP 1" is an old way to
+// have init read its files again.
+var survivable = []os.Signal{
+	unix.SIGHUP, unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE,
+	unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGSYS,
+}
+
+// survive has the signals dropped that only a process can have sent: a fault of
+// our own is a panic all the same. They are caught, not ignored, as commands
+// would inherit that.
+func survive() (stop func()) {
+	dropped := make(chan os.Signal, 1)
+	signal.Notify(dropped, survivable...)
+	return func() { signal.Stop(dropped) }
 }
 
 // Limits of open files for init and all it starts. A command inherits both: 64 Ki

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +17,9 @@ const (
 	// signalGrace is the grace when init itself was told to end by a signal.
 	signalGrace = 2 * time.Second
 	// killWait bounds the wait for killed processes: one that hangs in the
-	// kernel never ends.
-	killWait = 5 * time.Second
+	// kernel never ends. It leaves the file systems most of what the host waits
+	// beyond the grace (7 s, exitWait of internal/machine).
+	killWait = 2 * time.Second
 )
 
 // shutdown ends every process, then makes the file systems safe: unmounted, or
@@ -26,7 +28,12 @@ func (s *system) shutdown(grace time.Duration) error {
 	if s.engine != nil {
 		s.engine.Close()
 	}
+	// What has been written goes to the disk while processes use their grace:
+	// little is left to do after it.
+	var early sync.WaitGroup
+	early.Go(unix.Sync)
 	s.endProcesses(grace)
+	early.Wait()
 	if s.groups != nil {
 		s.groups.Close()
 	}

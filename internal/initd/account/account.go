@@ -70,8 +70,8 @@ func (db Database) user(who string) (User, error) {
 	err := db.each("passwd", 7, func(f []string) bool {
 		id, ok := parseID(f[2])
 		gid, gok := parseID(f[3])
-		if !ok || !gok || f[0] != who && (!numeric || id != uid) {
-			return true
+		if !ok || !gok || f[0] != who && (found || !numeric || id != uid) {
+			return true // of several names of one uid the first counts, as for getpwuid(3)
 		}
 		u, found = User{Name: f[0], UID: id, GID: gid, Home: f[5]}, true
 		return f[0] != who // a name that looks like a number wins over the number

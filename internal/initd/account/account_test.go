@@ -21,6 +21,7 @@ app:x:1000:1001:App,,,:/home/app:/bin/bash
 homeless:x:1002:1002:::/bin/sh
 4242:x:77:78::/home/number:/bin/sh
 huge:x:4294967296:1::/:
+toor:x:0:5:the other root:/toor:/bin/sh
 `
 
 const group = `root:x:0:
@@ -49,6 +50,7 @@ func TestLookup(t *testing.T) {
 	for spec, want := range map[string]account.User{
 		"":            root,
 		"root":        root,
+		"toor":        {Name: "toor", Home: "/toor", GID: 5},
 		"0":           root,
 		"app":         app,
 		"1000":        app,
