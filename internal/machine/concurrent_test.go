@@ -234,3 +234,58 @@ func TestManagerWaitTimeout(t *testing.T) {
 		}
 	})
 }
+
+// watchedStore calls told for each state that has been recorded.
+type watchedStore struct {
+	machine.Store
+	told func(machine.Machine)
+}
+
+func (s *watchedStore) UpdateMachine(ctx context.Context, mc machine.Machine) error {
+	err := s.Store.UpdateMachine(ctx, mc)
+	s.told(mc)
+	return err
+}
+
+// TestRunningMeansCommandsRun checks that whoever reads "running" can run a
+// command, however soon.
+func TestRunningMeansCommandsRun(t *testing.T) {
+	store := &watchedStore{told: func(machine.Machine) {}}
+	m := newManager(t, machinetest.NewHost(t).Daemon(t), func(c *machine.Config) {
+		store.Store = c.Store
+		c.Store = store
+	})
+	id := created(t, m)
+	ran := 0
+	store.told = func(mc machine.Machine) {
+		if mc.State == machine.Running {
+			output(t, m, id, "echo", "now")
+			ran++
+		}
+	}
+	mustStart(t, m, id)
+	for _, f := range []func(context.Context, machine.ID) (machine.Machine, error){m.Pause, m.Resume} {
+		if _, err := f(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ran != 2 {
+		t.Errorf("%d commands ran, want 2", ran)
+	}
+}
+
+// TestPauseConflict checks that a refusal names what was asked for.
+func TestPauseConflict(t *testing.T) {
+	m := newManager(t, machinetest.NewHost(t).Daemon(t))
+	id := stopped(t, m)
+	_, err := m.Pause(t.Context(), id)
+	requireKind(t, err, errdefs.Conflict, "STATE_CONFLICT")
+	if want := "machine is stopped and cannot become paused"; errdefs.Public(err) != want {
+		t.Errorf("%q, want %q", errdefs.Public(err), want)
+	}
+	_, err = m.Resume(t.Context(), id)
+	requireKind(t, err, errdefs.Conflict, "STATE_CONFLICT")
+	if want := "machine is stopped and cannot become running"; errdefs.Public(err) != want {
+		t.Errorf("%q, want %q", errdefs.Public(err), want)
+	}
+}

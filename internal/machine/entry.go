@@ -52,6 +52,13 @@ func (e *entry) setPaused(paused bool) {
 	e.live.paused = paused
 }
 
+// put makes l the entry's live VMM; whoever does that also calls watch.
+func (e *entry) put(l *live) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.live = l
+}
+
 // take removes the live VMM from the entry and ends its watcher.
 func (e *entry) take() *live {
 	e.mu.Lock()

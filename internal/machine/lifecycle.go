@@ -59,7 +59,7 @@ func (m *Manager) setPaused(ctx context.Context, e *entry, mc *Machine, to State
 		return nil
 	}
 	if l == nil || mc.State != Running && mc.State != Paused {
-		return Next(mc.State, Paused) // of no other state may it follow
+		return conflict(mc.State, to)
 	}
 	caps, err := m.cfg.Driver.Capabilities(ctx)
 	if err != nil {
@@ -72,15 +72,15 @@ func (m *Manager) setPaused(ctx context.Context, e *entry, mc *Machine, to State
 	if to == Running {
 		do, undo = undo, do
 	}
-	err = bounded(ctx, undoTimeout, do)
-	if err == nil {
+	if err = bounded(ctx, undoTimeout, do); err == nil {
+		e.setPaused(to == Paused) // before the record: who reads "running" may run commands
 		err = m.enter(ctx, mc, to)
 	}
 	if err != nil { // each of the two may have happened nevertheless
+		e.setPaused(mc.State == Paused)
 		back := bounded(context.WithoutCancel(ctx), undoTimeout, undo)
 		return classified(errors.Join(err, back, m.save(ctx, mc)), "machine could not become "+string(to))
 	}
-	e.setPaused(to == Paused)
 	return nil
 }
 

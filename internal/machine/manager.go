@@ -91,7 +91,10 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Machine, error
 	if err := spec.Validate(m.cfg.Limits); err != nil {
 		return Machine{}, err
 	}
-	if err := m.checkFiles(ctx, spec); err != nil {
+	if err := m.checkPaths(spec); err != nil {
+		return Machine{}, err
+	}
+	if err := m.checkKernel(ctx, spec); err != nil {
 		return Machine{}, err
 	}
 	now := time.Now().UTC()
@@ -218,18 +221,22 @@ func (m *Manager) enter(ctx context.Context, mc *Machine, to State) error {
 	return nil
 }
 
-// checkFiles refuses files of the host that are not there, or not a caller's
+// checkKernel refuses a machine for which there is no kernel.
+func (m *Manager) checkKernel(ctx context.Context, spec Spec) error {
+	_, err := m.cfg.Kernels.Boot(ctx, spec.KernelPath)
+	if errdefs.Is(err, errdefs.NotFound) {
+		return errdefs.Wrap(err, errdefs.Invalid, errdefs.CodeOf(err), "%s", errdefs.Public(err))
+	}
+	return err
+}
+
+// checkPaths refuses files of the host that are not there, or not a caller's
 // to name.
-func (m *Manager) checkFiles(ctx context.Context, spec Spec) error {
+func (m *Manager) checkPaths(spec Spec) error {
 	if spec.KernelPath != "" {
 		if err := m.checkFile(spec.KernelPath, "Kernel"); err != nil {
 			return err
 		}
-	}
-	if _, err := m.cfg.Kernels.Boot(ctx, spec.KernelPath); errdefs.Is(err, errdefs.NotFound) {
-		return errdefs.Wrap(err, errdefs.Invalid, errdefs.CodeOf(err), "%s", errdefs.Public(err))
-	} else if err != nil {
-		return err
 	}
 	switch {
 	case spec.Image != "":

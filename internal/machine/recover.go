@@ -17,7 +17,8 @@ const maxRecover = 16
 // once, before any other method, and returns when every machine is settled: an
 // unfinished start is undone, an unfinished stop or delete is finished, a VMM
 // that runs is adopted, and one that is gone is cleared up after. What cannot
-// be recovered is a failed machine and a log line, not an error.
+// be recovered is a failed machine and a log line, not an error. When ctx ends
+// first, Recover fails, and what it has not come to is left as it is.
 func (m *Manager) Recover(ctx context.Context) error {
 	machines, _, err := m.cfg.Store.Machines(ctx, Filter{})
 	if err != nil {
@@ -39,6 +40,9 @@ func (m *Manager) Recover(ctx context.Context) error {
 			continue
 		}
 		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
 		wg.Go(func() {
 			defer func() { <-slots }()
 			if err := m.recoverMachine(ctx, mc, unfinished[mc.ID]); err != nil {
@@ -47,6 +51,9 @@ func (m *Manager) Recover(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	if ctx.Err() != nil {
+		return fmt.Errorf("recover machines: %w", context.Cause(ctx))
+	}
 	return nil
 }
 
@@ -85,9 +92,13 @@ func (m *Manager) recoverOperation(ctx context.Context, e *entry, mc *Machine, r
 		op.undone = func(cause error) { s.fail(ctx, cause) }
 		return op.unwind(ctx, errUnfinished)
 	case "stop":
-		if l, err := m.adopt(ctx, mc); err == nil {
+		l, err := m.adopt(ctx, mc)
+		switch {
+		case err == nil:
 			t.live = l // so that the guest still ends well
 			m.agree(ctx, l, mc.ID, Running)
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		}
 		return t.runStop(ctx, m.resumed(rec, t.stopSteps()))
 	case "delete":
@@ -102,14 +113,15 @@ func (m *Manager) readopt(ctx context.Context, e *entry, mc *Machine) error {
 		return m.settleStale(ctx, mc)
 	}
 	l, err := m.adopt(ctx, mc)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx) // nothing is known of the VMM: the next daemon adopts it
+	case err != nil:
 		return m.lost(ctx, mc, err)
 	}
 	m.agree(ctx, l, mc.ID, mc.State)
-	e.mu.Lock()
 	l.paused = mc.State == Paused
-	e.live = l
-	e.mu.Unlock()
+	e.put(l)
 	m.watch(e, l)
 	m.cfg.Log.Info("machine adopted", "machine", mc.ID, "pid", mc.Process.PID)
 	return nil

@@ -1,6 +1,8 @@
 package machine_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -82,6 +84,65 @@ func TestRecoverVMMGone(t *testing.T) {
 	}
 	requireClean(t, h)
 	mustStart(t, m, id)
+}
+
+// quitter is told to end while it adopts a VMM.
+type quitter struct {
+	machine.Driver
+	quit context.CancelFunc
+}
+
+func (q quitter) Adopt(ctx context.Context, _ machine.VMConfig, _ machine.ProcessRef) (machine.VM, error) {
+	q.quit()
+	return nil, ctx.Err()
+}
+
+// TestRecoverEndsEarly checks that a daemon which is told to end while it takes
+// over machines harms none of them.
+func TestRecoverEndsEarly(t *testing.T) {
+	for name, c := range map[string]struct {
+		crash func(t *testing.T, d *machinetest.Daemon, m *machine.Manager, id machine.ID)
+		state machine.State
+	}{
+		"running": {func(_ *testing.T, d *machinetest.Daemon, _ *machine.Manager, _ machine.ID) { d.Crash() }, machine.Running},
+		"stopping": {func(t *testing.T, d *machinetest.Daemon, m *machine.Manager, id machine.ID) {
+			d.Inject(machinetest.Fault{Call: 5, Crash: true})
+			if err := doStop(t, m, id); err == nil {
+				t.Error("stopped by a daemon that has crashed")
+			}
+			if op, _ := d.Injected(); op != "guest.Shutdown" {
+				t.Errorf("crashed at %s", op)
+			}
+		}, machine.Stopped},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := machinetest.NewHost(t)
+			d := h.Daemon(t)
+			m := newManager(t, d)
+			id := started(t, m)
+			c.crash(t, d, m, id)
+			mustClose(t, m)
+
+			ctx, cancel := context.WithCancel(t.Context())
+			cfg := h.Daemon(t).Config()
+			cfg.Driver = quitter{cfg.Driver, cancel}
+			m, err := machine.NewManager(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Recover(ctx); !errors.Is(err, context.Canceled) {
+				t.Errorf("recover: %v", err)
+			}
+			mustClose(t, m)
+			if _, runs := h.Running(id); !runs {
+				t.Fatal("the VMM was ended")
+			}
+			m = newManager(t, h.Daemon(t))
+			if mc, err := m.Get(t.Context(), id); err != nil || mc.State != c.state {
+				t.Errorf("machine is %s, %v; want %s", mc.State, err, c.state)
+			}
+		})
+	}
 }
 
 // TestAdoptedVMMEnds checks that the end of a VMM is judged by its console

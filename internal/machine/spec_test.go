@@ -1,6 +1,7 @@
 package machine_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -173,4 +174,30 @@ func TestManagerExecRefuses(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestStartLooksAtFilesAgain checks that a link which led to an allowed file
+// when the machine was created leads to no other at its start.
+func TestStartLooksAtFilesAgain(t *testing.T) {
+	dir, allowed := t.TempDir(), t.TempDir()
+	for _, name := range []string{dir + "/secret", allowed + "/base.ext4"} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := allowed + "/link"
+	if err := os.Symlink(allowed+"/base.ext4", link); err != nil {
+		t.Fatal(err)
+	}
+	h := machinetest.NewHost(t)
+	m := newManager(t, h.Daemon(t), func(c *machine.Config) { c.AllowedDirs = []string{allowed} })
+	s := spec("x")
+	s.Image, s.RootfsPath = "", link
+	mc := mustCreate(t, m, s)
+	if err := errors.Join(os.Remove(link), os.Symlink(dir+"/secret", link)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := m.Start(t.Context(), mc.ID)
+	requireKind(t, err, errdefs.Forbidden, "PATH_NOT_ALLOWED")
+	requireClean(t, h)
 }

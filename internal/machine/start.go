@@ -89,10 +89,15 @@ func (m *Manager) settle(ctx context.Context, mc *Machine) error {
 	return nil
 }
 
-// begin asks the driver first: what it cannot run needs no pull.
+// begin asks the driver first: what it cannot run needs no pull. The caller's
+// files are looked at again: links and the configuration may have changed since
+// the machine was created.
 func (s *start) begin(ctx context.Context) error {
 	s.mc.ErrorMessage, s.mc.ErrorCode = "", ""
 	if err := s.m.enter(ctx, s.mc, Starting); err != nil {
+		return err
+	}
+	if err := s.m.checkPaths(s.mc.Spec); err != nil {
 		return err
 	}
 	var err error
@@ -224,21 +229,21 @@ func (s *start) closeGuest(context.Context) error {
 	return s.guest.Close()
 }
 
-// publish makes the machine running. After it there is no way back: recovery
-// takes a start that got so far as done.
+// publish makes the machine running, for commands first: who reads "running"
+// may run one. After it there is no way back: recovery takes a start that got so
+// far as done.
 func (s *start) publish(ctx context.Context) error {
 	if err := Next(s.mc.State, Running); err != nil {
 		return err
 	}
 	mc := *s.mc
 	mc.State, mc.StartedAt = Running, time.Now().UTC()
+	s.e.put(&live{vm: s.vm, guest: s.guest, quit: make(chan struct{})})
 	if err := s.m.save(ctx, &mc); err != nil {
+		s.e.take()
 		return err
 	}
 	*s.mc = mc
-	s.e.mu.Lock()
-	defer s.e.mu.Unlock()
-	s.e.live = &live{vm: s.vm, guest: s.guest, quit: make(chan struct{})}
 	return nil
 }
 

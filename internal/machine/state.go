@@ -51,5 +51,9 @@ func Next(from, to State) error {
 	if slices.Contains(transitions[from], to) {
 		return nil
 	}
+	return conflict(from, to)
+}
+
+func conflict(from, to State) error {
 	return errdefs.New(errdefs.Conflict, "STATE_CONFLICT", "machine is %s and cannot become %s", from, to)
 }

@@ -29,7 +29,7 @@ type Store interface {
 	// finished ones of the machine beyond KeepOperations. It returns
 	// errdefs.NotFound for an unknown machine.
 	SaveOperation(ctx context.Context, op OperationRecord) error
-	// UnfinishedOperations lists those of this host that have no outcome, oldest first.
+	// UnfinishedOperations lists those that have no outcome, oldest first.
 	UnfinishedOperations(ctx context.Context) ([]OperationRecord, error)
 	// Operations lists a machine's newest first, at most limit; 0 means all.
 	Operations(ctx context.Context, id ID, limit int) ([]OperationRecord, error)

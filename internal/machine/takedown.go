@@ -17,9 +17,10 @@ type takedown struct {
 	live *live // nil when no VMM is known; release ends an unknown one
 }
 
-// exitWait is how long a guest that has said goodbye gets until its VMM ends;
-// the reboot that ends it takes milliseconds.
-const exitWait = 5 * time.Second
+// exitWait is what a guest gets beyond the grace of its processes: to kill what
+// is left of them (2 s at most, see initd's killWait), write what is left of its
+// caches to the disk, unmount, say so and reboot, which takes milliseconds.
+const exitWait = 7 * time.Second
 
 // stop takes a machine down whose lock is held, and keeps its disk.
 func (m *Manager) stop(ctx context.Context, e *entry, mc *Machine) error {
