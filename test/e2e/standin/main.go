@@ -26,9 +26,7 @@ const diskWait = 20 * time.Second
 const term = "until test -e /proc/1/status; do sleep 0.1; done; echo written >/root/proof; sleep 2; kill -TERM 1"
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Println("standin:", err)
-	}
+	fmt.Println("standin:", run()) // it returns only when something is wrong
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
 		fmt.Println("standin: reboot:", err)
 	}
