@@ -96,8 +96,11 @@ func (d *Daemon) lockFolders() error {
 		}
 		d.parts.push(unlock)
 	}
-	if err := makeDir(filepath.Dir(d.cfg.Database), 0o700); err != nil {
-		return err
+	// The database's folder may be one of others, whose mode is not ours to set.
+	if dir := filepath.Dir(d.cfg.Database); dir != filepath.Clean(d.cfg.StateDir) {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return explainDir(dir, err)
+		}
 	}
 	if err := sweepSockets(d.cfg.RunDir); err != nil {
 		return err
@@ -105,7 +108,9 @@ func (d *Daemon) lockFolders() error {
 	return emptyDir(d.spoolDir())
 }
 
-func (d *Daemon) spoolDir() string { return filepath.Join(d.cfg.RunDir, "spool") }
+// spoolDir is in the state folder: the run folder is memory on most hosts, of
+// which the whole host has little.
+func (d *Daemon) spoolDir() string { return filepath.Join(d.cfg.StateDir, "spool") }
 
 // buildManager builds the engine and the API on top of it.
 func (d *Daemon) buildManager(ctx context.Context) error {

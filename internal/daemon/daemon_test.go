@@ -154,3 +154,21 @@ func TestNewThatFails(t *testing.T) {
 		})
 	}
 }
+
+// A database in a folder of others leaves that folder as it is.
+func TestDatabaseFolderIsNotOurs(t *testing.T) {
+	cfg := settings(t)
+	shared := t.TempDir()
+	if err := os.Chmod(shared, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Database = shared + "/fleet.db"
+	d := newDaemon(t, cfg)
+	defer d.Close()
+	if info, err := os.Stat(shared); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("folder %v, %v", info.Mode(), err)
+	}
+	if info, err := os.Stat(cfg.Database); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("database %v, %v", info.Mode(), err)
+	}
+}

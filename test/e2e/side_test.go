@@ -68,7 +68,7 @@ func TestStartSweeps(t *testing.T) {
 	left := []string{
 		filepath.Join(images, "tmp", "draft-1"),
 		filepath.Join(images, "base", "sha256-"+strings.Repeat("0", 64)+".ext4"), // without a record
-		filepath.Join(h.Run, "spool", "output-1"),
+		filepath.Join(h.State, "spool", "output-1"),
 	}
 	for _, path := range left {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
