@@ -58,31 +58,21 @@ func classic(tb testing.TB, layout string) float64 {
 
 // BenchmarkConversion prints how many times faster than the classic way a
 // Debian root filesystem with a gzip layer is converted, and the peak memory of
-// the process that does it. With a zstd layer the classic way is the same.
+// the process that does it.
 func BenchmarkConversion(b *testing.B) {
-	for _, tc := range []struct {
-		name     string
-		compress func(testing.TB, []byte) []byte
-	}{
-		{"gzip", imagetest.Gzip},
-		{"zstd", imagetest.Zstd},
-	} {
-		b.Run(tc.name, func(b *testing.B) {
-			layout := debianLayout(b, tc.compress)
-			var ours, theirs, peak float64
-			for b.Loop() {
-				theirs += classic(b, layout)
-				seconds, rss := measure(b, layout)
-				ours += seconds
-				peak = max(peak, rss)
-			}
-			n := float64(b.N)
-			b.ReportMetric(theirs/ours, "times-faster")
-			b.ReportMetric(ours/n, "s/convert")
-			b.ReportMetric(theirs/n, "s/classic")
-			b.ReportMetric(peak, "peak-MiB")
-		})
+	layout := debianLayout(b, imagetest.Gzip)
+	var ours, theirs, peak float64
+	for b.Loop() {
+		theirs += classic(b, layout)
+		seconds, rss := measure(b, layout)
+		ours += seconds
+		peak = max(peak, rss)
 	}
+	n := float64(b.N)
+	b.ReportMetric(theirs/ours, "times-faster")
+	b.ReportMetric(ours/n, "s/convert")
+	b.ReportMetric(theirs/n, "s/classic")
+	b.ReportMetric(peak, "peak-MiB")
 }
 
 // BenchmarkConversionLimits prints the peak memory of images that are made to
@@ -93,13 +83,18 @@ func BenchmarkConversionLimits(b *testing.B) {
 		name string
 		make func(tb testing.TB, path string)
 	}{
+		{"debian in zstd", func(tb testing.TB, path string) {
+			if err := os.Symlink(debianLayout(tb, imagetest.Zstd), path); err != nil {
+				tb.Fatal(err)
+			}
+		}},
 		{"files", func(tb testing.TB, path string) {
-			writeRootfs(tb, path, int(limits.Entries), func(i int) *tar.Header {
+			writeRootfs(tb, path, int(limits.Entries)*98/100, func(i int) *tar.Header {
 				return &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("usr/lib/node_modules/%d/dist/module-%d.js", i/100, i)}
 			})
 		}},
 		{"directories", func(tb testing.TB, path string) {
-			writeRootfs(tb, path, int(limits.Entries), func(i int) *tar.Header {
+			writeRootfs(tb, path, int(limits.Entries)*98/100, func(i int) *tar.Header {
 				return &tar.Header{Typeflag: tar.TypeDir, Name: fmt.Sprintf("%d/%d/%d/", i/10000, i/100, i)}
 			})
 		}},

@@ -41,11 +41,17 @@ func isZstd(head []byte) bool {
 // Decompress copies r, read to its end, to w, and undoes gzip or zstd, which
 // it knows by their first bytes: media types are often wrong.
 func Decompress(w io.Writer, r io.Reader) error {
-	return decompress(w, r, func() (func(), error) { return func() {}, nil })
+	return decompress(w, r, func() (*zstd.Decoder, func(), error) {
+		zr, err := newDecoder()
+		return zr, zr.Close, err
+	})
 }
 
-// decompress is Decompress that takes, and gives back, a place for a decoder.
-func decompress(w io.Writer, r io.Reader, place func() (func(), error)) error {
+// lender lends a zstd decoder, until done is called.
+type lender func() (zr *zstd.Decoder, done func(), err error)
+
+// decompress is Decompress with borrowed decoders.
+func decompress(w io.Writer, r io.Reader, borrow lender) error {
 	br := bufio.NewReaderSize(r, blockSize)
 	head, err := br.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -55,7 +61,7 @@ func decompress(w io.Writer, r io.Reader, place func() (func(), error)) error {
 	case bytes.HasPrefix(head, gzipMagic):
 		err = gunzip(w, br)
 	case isZstd(head):
-		err = unzstd(w, br, place)
+		err = unzstd(w, br, borrow)
 	default:
 		_, err = io.Copy(w, br)
 	}
@@ -74,18 +80,21 @@ func gunzip(w io.Writer, r io.Reader) error {
 	return copyDecoded(w, zr, "gzip")
 }
 
-func unzstd(w io.Writer, r io.Reader, place func() (func(), error)) error {
-	giveBack, err := place()
+// newDecoder returns a decoder without goroutines: others have the processors
+// already.
+func newDecoder() (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+}
+
+func unzstd(w io.Writer, r io.Reader, borrow lender) error {
+	zr, done, err := borrow()
 	if err != nil {
 		return err
 	}
-	defer giveBack()
-	// Synchronous decoding: the other goroutines have the processors already.
-	zr, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
-	if err != nil {
+	defer done()
+	if err := zr.Reset(r); err != nil {
 		return Corrupt(err, "layer is no valid zstd file")
 	}
-	defer zr.Close()
 	err = copyDecoded(w, zr, "zstd")
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
 		return errdefs.Wrap(err, errdefs.Unsupported, "IMAGE_UNSUPPORTED", "layer needs a zstd window of more than %d bytes", maxWindow)

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
@@ -19,20 +21,34 @@ type Quota struct {
 
 	bytes, entries, content, metadata atomic.Int64
 
-	once   sync.Once
-	places chan struct{} // of zstd decoders
+	once     sync.Once
+	decoders chan *zstd.Decoder // maxDecoders, nil before the first use
 }
 
-// decoder waits for a place for a zstd decoder, until ctx ends. The caller
-// gives it back.
-func (q *Quota) decoder(ctx context.Context) (giveBack func(), err error) {
-	q.once.Do(func() { q.places = make(chan struct{}, maxDecoders) })
+// decoder lends one of the image's zstd decoders. It waits for it until ctx
+// ends. They are used again and again: each holds a window.
+func (q *Quota) decoder(ctx context.Context) (zr *zstd.Decoder, done func(), err error) {
+	q.once.Do(func() {
+		q.decoders = make(chan *zstd.Decoder, maxDecoders)
+		for range maxDecoders {
+			q.decoders <- nil
+		}
+	})
 	select {
-	case q.places <- struct{}{}:
-		return func() { <-q.places }, nil
+	case zr = <-q.decoders:
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
+	if zr == nil {
+		if zr, err = newDecoder(); err != nil {
+			q.decoders <- nil
+			return nil, nil, err
+		}
+	}
+	return zr, func() {
+		_ = zr.Reset(nil) // lets go of the layer, and cannot fail
+		q.decoders <- zr
+	}, nil
 }
 
 // Bytes returns the uncompressed bytes that were read so far.

@@ -7,6 +7,8 @@ import (
 	"hash"
 	"io"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/hyperfleet/hyperfleet/internal/ext4"
 	"github.com/hyperfleet/hyperfleet/internal/image/manifest"
 )
@@ -70,7 +72,7 @@ func unpack(ctx context.Context, w io.Writer, blob io.Reader, want manifest.Dige
 	if want != "" {
 		in.hash = sum
 	}
-	err := decompress(&quotaWriter{w, q}, in, func() (func(), error) { return q.decoder(ctx) })
+	err := decompress(&quotaWriter{w, q}, in, func() (*zstd.Decoder, func(), error) { return q.decoder(ctx) })
 	if in.err != nil {
 		return in.err // whatever Decompress makes of it
 	}
