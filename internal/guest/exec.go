@@ -60,13 +60,22 @@ type attachment struct {
 
 // begin starts a command, through as many connections as it takes.
 func (s *Session) begin(ctx context.Context, req *guestproto.ExecStart) (attachment, error) {
-	for sent := false; ; {
-		at, err := s.try(ctx, req, sent)
+	for sent := false; ; sent = true {
+		conn, err := s.session(ctx)
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			if sent {
+				s.abandon(req.ID)
+			}
+			return attachment{}, s.public("exec", err)
+		}
+		at, err := s.try(ctx, conn, req, sent)
 		switch {
 		case err == nil:
 			return at, nil
 		case errors.Is(err, guestproto.ErrBroken):
-			sent = true
 		default:
 			if ctx.Err() != nil {
 				s.abandon(req.ID)
@@ -78,11 +87,7 @@ func (s *Session) begin(ctx context.Context, req *guestproto.ExecStart) (attachm
 
 // try makes one attempt. One that follows a lost answer looks for the command
 // first.
-func (s *Session) try(ctx context.Context, req *guestproto.ExecStart, sent bool) (attachment, error) {
-	conn, err := s.session(ctx)
-	if err != nil {
-		return attachment{}, err
-	}
+func (s *Session) try(ctx context.Context, conn *guestproto.Conn, req *guestproto.ExecStart, sent bool) (attachment, error) {
 	if sent {
 		at, err := open(ctx, conn, guestproto.MethodExecAttach, &guestproto.ExecAttach{ID: req.ID}, guestproto.ExecStarted{})
 		if !unknownExec(err) {

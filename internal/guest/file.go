@@ -18,7 +18,8 @@ import (
 // Limits of a listing.
 const (
 	maxEntries = 100_000
-	maxLine    = 8 << 10 // bytes of one entry: NAME_MAX of 255 in base64, and more
+	maxLine    = 8 << 10  // bytes of one entry: NAME_MAX of 255 in base64, and more
+	maxList    = 32 << 20 // bytes of all paths: a guest may lie about the length of names
 )
 
 // ReadFile implements machine.Guest.
@@ -176,13 +177,15 @@ func (s *Session) List(ctx context.Context, dir string) ([]machine.FileInfo, err
 	lines := bufio.NewScanner(d)
 	lines.Buffer(nil, maxLine)
 	list := []machine.FileInfo{}
+	size := 0
 	for lines.Scan() {
 		fi, err := parseEntry(dir, lines.Bytes())
 		if err != nil {
 			return nil, s.public("list", err)
 		}
-		if len(list) == maxEntries {
-			return nil, errdefs.New(errdefs.Exhausted, "LIST_TOO_LONG", "list: more than %d entries", maxEntries)
+		if size += len(fi.Path); len(list) == maxEntries || size > maxList {
+			return nil, errdefs.New(errdefs.Exhausted, "LIST_TOO_LONG",
+				"list: more than %d entries, or %d MiB of paths", maxEntries, maxList>>20)
 		}
 		list = append(list, fi)
 	}

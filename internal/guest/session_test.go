@@ -151,3 +151,18 @@ func TestErrorNumbers(t *testing.T) {
 		t.Error("public of nil")
 	}
 }
+
+// A caller who has gone before the command was asked for harms no other command
+// that has its id.
+func TestExecOfACallerWhoHasGone(t *testing.T) {
+	_, s := start(t)
+	p := mustExec(t, s, machine.ExecRequest{ID: "a", Argv: []string{"cat"}, Stdin: true})
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.Exec(gone, machine.ExecRequest{ID: "a", Argv: []string{"true"}})
+	requireKind(t, err, errdefs.Unavailable, guestproto.CodeCanceled)
+	ctx, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer stop()
+	_, err = p.Wait(ctx)
+	requireKind(t, err, errdefs.Timeout, "GUEST_TIMEOUT") // it runs on
+}
