@@ -39,9 +39,9 @@ var layers = []layer{
 
 	{"internal/store", []string{"internal/machine", "internal/errdefs", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, "the only importer of the SQL driver"},
 	{"internal/ext4", []string{"internal/errdefs", "golang.org/x/sys"}, "a format library"},
-	{"internal/image", []string{"internal/machine", "internal/errdefs", "internal/ext4", "github.com/google/go-containerregistry", "github.com/klauspost/compress", "github.com/klauspost/pgzip", "golang.org/x/sync", "golang.org/x/sys"}, "the only importer of the registry client; ext4 is the format that it writes (docs/adr/0002)"},
+	{"internal/image", []string{"internal/machine", "internal/errdefs", "internal/ext4", "github.com/google/go-containerregistry", "github.com/klauspost/compress", "golang.org/x/sync", "golang.org/x/sys"}, "the only importer of the registry client; ext4 is the format that it writes (docs/adr/0002)"},
 	{"internal/kernel", []string{"internal/machine", "internal/errdefs", "github.com/klauspost/compress", "github.com/pierrec/lz4/v4", "github.com/therootcompany/xz", "golang.org/x/sync", "golang.org/x/sys"}, "an adapter"},
-	{"internal/busybox", []string{"internal/errdefs", "internal/kernel/...", "github.com/google/go-containerregistry"}, "makes the demo's image"},
+	{"internal/busybox", []string{"internal/errdefs", "internal/kernel/..."}, "makes the demo's image"},
 	{"internal/vmm/qemu", []string{"internal/machine", "internal/errdefs", "internal/vmm/...", "golang.org/x/sys", "golang.org/x/sync"}, "a driver knows neither images nor networks"},
 	{"internal/vmm/process", []string{"golang.org/x/sys"}, "a leaf of the drivers"},
 	{"internal/vmm/console", []string{"golang.org/x/sys"}, "a leaf of the drivers"},

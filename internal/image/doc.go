@@ -38,6 +38,15 @@
 // since a registry of the caller's own would accept anything. Where the
 // repository is another, the caller has to pull the whole content again.
 //
+// An import gives its image a name for everybody: from then on that name is the
+// imported image, and no registry is asked for it any more, whoever uses it and
+// whatever its registry has under that name. Deleting the name ends that. Who
+// may import is therefore trusted by all who start machines here; callers who
+// must not shadow a name use a digest.
+//
+// List and Inspect tell what is cached, private images included, and Delete
+// removes any: they are for those who look after the cache.
+//
 // # What is not here
 //
 // Writable disks, building or pushing images, and any policy on who may use

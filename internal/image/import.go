@@ -20,7 +20,9 @@ import (
 type ImportRequest struct {
 	// Name is the reference it gets, with a tag and without digest. Without
 	// one it keeps the name that its archive gives it, or has its digest only.
-	// Of several images in an archive it picks the one of that name.
+	// Of several images in an archive it picks the one of that name. A name
+	// that a registry has too stands for the imported image afterwards, for
+	// everybody, until it is deleted.
 	Name     string
 	Progress func(machine.ImageProgress) // may be nil; called as by Resolve
 }

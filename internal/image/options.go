@@ -59,6 +59,18 @@ type Options struct {
 
 // Limits bound what one image may cost, against images made to exhaust us. A
 // zero field has its default.
+//
+// What an ordinary image takes while it is converted is some 25 MiB of memory
+// with gzip layers and 40 MiB with zstd layers, and 85 MiB where those have the
+// largest windows that are read, 32 MiB. What grows with an image are its
+// entries and their metadata: those of a Debian take 5 MiB. At the defaults,
+// measured as the peak of a process that imports one image:
+//
+//	490 000 files in 4900 directories               260 MiB
+//	490 000 empty directories                       310 MiB
+//	105 000 files with an extended attribute each   190 MiB
+//
+// BenchmarkConversion and BenchmarkConversionLimits print these figures.
 type Limits struct {
 	Bytes         int64         // uncompressed bytes, holes included; default 64 GiB; IMAGE_TOO_LARGE
 	Entries       int64         // entries of all layers, and directories that none describes; default 500 000; IMAGE_TOO_MANY_ENTRIES
