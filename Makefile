@@ -44,6 +44,10 @@ demo: deps build ## boot a guest from an OCI image, run a command in it, print a
 .PHONY: run
 run: deps build ## start the server and print how to talk to it
 	$(BIN)/hyperfleet setup
+	@printf '%s\n' '' 'Once it is ready, talk to it from another terminal:' \
+		'  curl -s localhost:$(or $(PORT),3000)/health' \
+		'  $(BIN)/hyperfleet run --rm alpine -- uname -a' \
+		'  $(BIN)/hyperfleet --help' ''
 	$(BIN)/hyperfleet serve
 
 .PHONY: test
