@@ -189,6 +189,7 @@ func TestContract(t *testing.T) {
 		{"POST", "/machines", `{`, 400, `"error":"validation_error"`},
 		{"POST", "/machines", ``, 400, `request body is required`},
 		{"GET", "/machines/nosuch", "", 404, `{"error":"not_found","message":"Machine not found","code":"NOT_FOUND"}`},
+		{"GET", "/machines/" + strings.Repeat("a", 4096), "", 404, `Machine not found`},
 		{"GET", "/machines/..%2f..%2fetc", "", 404, `Machine not found`},
 		{"DELETE", "/machines/nosuch", "", 404, `"error":"not_found"`},
 		{"POST", "/machines/nosuch/start", "", 404, `"error":"NotFoundError"`},

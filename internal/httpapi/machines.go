@@ -18,7 +18,7 @@ import (
 // MachineParam is the part of an input that names the machine. (The types that
 // inputs embed are exported because huma skips embedded fields that are not.)
 type MachineParam struct {
-	ID string `path:"id" maxLength:"64" doc:"Id of the machine"`
+	ID string `path:"id" doc:"Id of the machine"`
 }
 
 func (m MachineParam) parse() (machine.ID, error) {

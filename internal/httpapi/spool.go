@@ -10,8 +10,9 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
-// spoolMemory is what a spool keeps in memory before it goes to a file.
-const spoolMemory = 1 << 20
+// spoolMemory is what a spool keeps in memory before it goes to a file: little,
+// since thousands of commands may run at a time.
+const spoolMemory = 64 << 10
 
 // errSpoolFull says that a spool has reached its limit.
 var errSpoolFull = errdefs.New(errdefs.Exhausted, "OUTPUT_TOO_LARGE", "the output is larger than the server's limit; stream it or write it to a file")
