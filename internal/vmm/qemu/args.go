@@ -149,12 +149,15 @@ func drives(bus bus, list []machine.Drive, fds []int) []string {
 		if d.ReadOnly {
 			mode = "read-only=on"
 		}
+		// A full host disk is an I/O error to the guest, which its file system
+		// knows how to take; by default QEMU would stop the VM without a word.
+		const onError = "rerror=report,werror=report"
 		const cache = "cache.direct=off,cache.no-flush=off"
 		argv = append(argv,
 			"-add-fd", fmt.Sprintf("fd=%d,set=%d", fds[i], i),
 			"-blockdev", fmt.Sprintf("driver=file,node-name=file%d,filename=/dev/fdset/%d,auto-read-only=off,%s,%s", i, i, mode, cache),
 			"-blockdev", fmt.Sprintf("driver=raw,node-name=drive%d,file=file%d,auto-read-only=off,%s,%s", i, i, mode, cache),
-			"-device", fmt.Sprintf("%s,drive=drive%d,serial=%s", bus.device("virtio-blk"), i, d.ID),
+			"-device", fmt.Sprintf("%s,drive=drive%d,serial=%s,%s", bus.device("virtio-blk"), i, d.ID, onError),
 		)
 	}
 	return argv

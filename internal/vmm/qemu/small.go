@@ -26,6 +26,9 @@ var smallArgs = []string{
 	// A program may reserve more than there is. Every Go program does, and so
 	// init: one table of its heap has 32 MiB, of which it touches some pages.
 	"sysctl.vm.overcommit_memory=1",
+	// The kernel sets that by mounting and unmounting proc, which waits for
+	// RCU: on a busy host with one emulated vCPU that took up to 15 s.
+	"rcupdate.rcu_expedited=1",
 }
 
 // initrdPath is "" when the first drive is booted directly.
