@@ -181,7 +181,7 @@ func (s *Server) execBuffered(ctx context.Context, id machine.ID, req machine.Ex
 	forget := s.execs.buffered(execKey{id, proc.ID()})
 	var budget atomic.Int64
 	budget.Store(s.cfg.ExecMaxOutput)
-	out := &execOutput{id: proc.ID(), encoding: body.Encoding, stdout: newSpool(s.cfg.SpoolDir, &budget), stderr: newSpool(s.cfg.SpoolDir, &budget)}
+	out := &execOutput{id: proc.ID(), encoding: body.Encoding, stdout: s.spools.open(&budget), stderr: s.spools.open(&budget)}
 	out.status, err = s.collect(ctx, proc, input, out.stdout, out.stderr)
 	forget(out.status, err)
 	if err == nil && out.status.TimedOut {

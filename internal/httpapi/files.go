@@ -110,7 +110,7 @@ type uploadInput struct {
 func (s *Server) uploadFile(ctx context.Context, in *uploadInput) (*response[hyperfleet.WriteResult], error) {
 	budget := atomic.Int64{}
 	budget.Store(s.cfg.FileMaxSize)
-	content := newSpool(s.cfg.SpoolDir, &budget)
+	content := s.spools.open(&budget)
 	defer content.close()
 	counted := &overflow{spool: content, max: s.cfg.FileMaxSize}
 	up, err := parseFileUpload(in.body, counted)

@@ -113,11 +113,12 @@ func orDefault[T comparable](v, def T) T {
 
 // Server is the REST API as HTTP handlers.
 type Server struct {
-	cfg   Config
-	mux   *http.ServeMux
-	api   huma.API
-	execs *execs
-	spec  []byte // OpenAPI document
+	cfg    Config
+	mux    *http.ServeMux
+	api    huma.API
+	execs  *execs
+	spools *spools
+	spec   []byte // OpenAPI document
 }
 
 // New builds the API.
@@ -128,6 +129,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	useOurErrors()
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), execs: newExecs(cfg.Log, cfg.ExecGrace)}
+	s.spools = newSpools(cfg.SpoolDir, max(cfg.ExecMaxOutput, cfg.FileMaxSize))
 	s.api = humago.New(s.mux, openAPIConfig())
 	s.registerSystem()
 	s.registerMachines()

@@ -17,17 +17,46 @@ const spoolMemory = 64 << 10
 // errSpoolFull says that a spool has reached its limit.
 var errSpoolFull = errdefs.New(errdefs.Exhausted, "OUTPUT_TOO_LARGE", "the output is larger than the server's limit; stream it or write it to a file")
 
+// errSpoolsFull says that all spools together have reached theirs.
+var errSpoolsFull = errdefs.New(errdefs.Exhausted, "SPOOL_FULL", "the server holds too much output and files of other calls; stream it, or try again")
+
+// spoolsAtLimit is how many spools may be as large as a single one may get at
+// the same time.
+const spoolsAtLimit = 16
+
+// spools is where spools have their files.
+type spools struct {
+	dir  string
+	left atomic.Int64 // bytes, in the files of all spools
+}
+
+func newSpools(dir string, largest int64) *spools {
+	s := &spools{dir: dir}
+	s.left.Store(spoolsAtLimit * largest)
+	return s
+}
+
+// take sets room in files aside.
+func (s *spools) take(n int64) error {
+	if s.left.Add(-n) < 0 {
+		s.left.Add(n)
+		return errSpoolsFull
+	}
+	return nil
+}
+
 // spool keeps bytes of unknown length: a little in memory, more in a temporary
 // file that has no name any more. It is written by one goroutine, then read.
 type spool struct {
-	dir    string
+	all    *spools
 	budget *atomic.Int64 // bytes left, may be shared with another spool
 	mem    bytes.Buffer
 	file   *os.File
+	taken  int64 // of all.left
 	size   int64
 }
 
-func newSpool(dir string, budget *atomic.Int64) *spool { return &spool{dir: dir, budget: budget} }
+func (s *spools) open(budget *atomic.Int64) *spool { return &spool{all: s, budget: budget} }
 
 // Write appends p, or fails with errSpoolFull.
 func (s *spool) Write(p []byte) (int, error) {
@@ -41,6 +70,9 @@ func (s *spool) Write(p []byte) (int, error) {
 	}
 	s.size += int64(len(p))
 	if s.file != nil {
+		if err := s.take(len(p)); err != nil {
+			return 0, err
+		}
 		n, err := s.file.Write(p)
 		if err != nil {
 			return n, errdefs.Wrap(err, errdefs.Exhausted, "NO_SPACE", "no space left for the output")
@@ -50,8 +82,19 @@ func (s *spool) Write(p []byte) (int, error) {
 	return s.mem.Write(p)
 }
 
+func (s *spool) take(n int) error {
+	if err := s.all.take(int64(n)); err != nil {
+		return err
+	}
+	s.taken += int64(n)
+	return nil
+}
+
 func (s *spool) toFile() error {
-	f, err := os.CreateTemp(s.dir, "spool-*")
+	if err := s.take(s.mem.Len()); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(s.all.dir, "spool-*")
 	if err != nil {
 		return fmt.Errorf("make a temporary file: %w", err)
 	}
@@ -80,4 +123,6 @@ func (s *spool) close() {
 	if s.file != nil {
 		s.file.Close()
 	}
+	s.all.left.Add(s.taken)
+	s.taken = 0
 }
