@@ -13,7 +13,7 @@ import (
 func newServeCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use: "serve", Short: "Run the daemon", Args: cobra.NoArgs,
-		Long: "Run the daemon with the REST API until it gets SIGINT or SIGTERM. Machines go on running\nwithout it, and the next daemon takes them over. It is configured by the environment.",
+		Long: "Run the daemon with the REST API until it gets SIGINT or SIGTERM. Machines go on running\nwithout it, and the next daemon takes them over. It is configured by the\nenvironment: docs/configuration.md lists the variables.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), g) },
 	}
 }

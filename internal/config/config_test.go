@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,13 +78,26 @@ func TestWrongValues(t *testing.T) {
 	}
 }
 
-// The table in the documentation is made from Variables.
+// The table in the documentation is made of Variables.
 func TestVariablesAreDocumented(t *testing.T) {
+	var table strings.Builder
 	seen := map[string]bool{}
 	for _, v := range Variables() {
 		if v.Name == "" || v.Accepts == "" || seen[v.Name] {
 			t.Errorf("variable %+v", v)
 		}
 		seen[v.Name] = true
+		def := ""
+		if v.Default != "" {
+			def = "`" + v.Default + "`"
+		}
+		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", v.Name, def, v.Accepts)
+	}
+	doc, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(doc), table.String()) {
+		t.Errorf("docs/configuration.md must have these rows:\n%s", table.String())
 	}
 }
