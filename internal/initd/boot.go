@@ -94,7 +94,7 @@ func (s *system) setup(b guestproto.Boot) (*command.Engine, error) {
 		return nil, err
 	}
 	s.nameThings(b)
-	go s.loadLater()
+	go s.loadAll()
 	return s.engine, nil
 }
 
@@ -226,11 +226,16 @@ func (s *system) startEngine() error {
 	return nil
 }
 
-func (s *system) loadLater() {
-	if err := s.modules.loadLater(); err != nil {
+// loadModules loads modules that a boot need not wait for, until there is what
+// the caller waits for.
+func (s *system) loadModules(enough func() bool) {
+	if err := s.modules.loadUntil(enough); err != nil {
 		s.log.Printf("%v", err)
 	}
 }
+
+// loadAll loads every module.
+func (s *system) loadAll() { s.loadModules(func() bool { return false }) }
 
 func totalMemory() int64 {
 	var info unix.Sysinfo_t
@@ -247,7 +252,7 @@ func (s *system) configureNetwork(n *guestproto.BootNetwork) error {
 	if n == nil {
 		return nil
 	}
-	s.loadLater() // the interface's driver is among them
+	s.loadModules(netconf.Present) // the interface's driver is among them
 	cfg, err := netconf.Parse(n.Address, n.Gateway)
 	if err != nil {
 		return err

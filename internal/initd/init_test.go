@@ -130,7 +130,10 @@ func TestOpenModules(t *testing.T) {
 	if err := m.load(); err != nil { // neither is there
 		t.Error(err)
 	}
-	if err := m.loadLater(); err == nil { // an empty file is no module
+	if err := m.loadUntil(func() bool { return true }); err != nil || len(m.later) != 1 {
+		t.Errorf("enough from the start: %v, %d left", err, len(m.later))
+	}
+	if err := m.loadUntil(func() bool { return false }); err == nil { // an empty file is no module
 		t.Error("an empty module was loaded")
 	}
 }

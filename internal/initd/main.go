@@ -87,7 +87,7 @@ func (s *system) serve(ctx context.Context, agent *Agent) {
 		s.log.Printf("no host: the kernel command line has no %s", agentKey)
 		return
 	case ep.vsock != 0:
-		s.loadLater() // vsock's transport is among them
+		s.loadAll() // vsock's transport is among them
 	}
 	err = agent.Serve(ctx, func(ctx context.Context) (io.ReadWriteCloser, error) { return ep.dial(ctx) })
 	s.log.Printf("agent ended: %v", err)

@@ -16,9 +16,10 @@ import (
 // the root and the agent's serial port need, and those for later. The latter are
 // opened at once, as the initramfs is gone then.
 type modules struct {
-	now   []string // file names
+	now []string // file names
+
+	mu    sync.Mutex
 	later []*os.File
-	once  sync.Once
 }
 
 // openModules reads a list, one file name per line; an empty line comes before
@@ -58,16 +59,17 @@ func (m *modules) load() error {
 	return errors.Join(errs...)
 }
 
-// loadLater loads the rest, once; later calls wait for the first.
-func (m *modules) loadLater() (err error) {
-	m.once.Do(func() {
-		var errs []error
-		for _, f := range m.later {
-			errs = append(errs, loadModule(f))
-		}
-		err = errors.Join(errs...)
-	})
-	return err
+// loadUntil loads those for later, until enough says so or none is left.
+func (m *modules) loadUntil(enough func() bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for len(m.later) > 0 && !enough() {
+		f := m.later[0]
+		m.later = m.later[1:]
+		errs = append(errs, loadModule(f))
+	}
+	return errors.Join(errs...)
 }
 
 // loadModule loads and closes f. What is loaded already is fine.

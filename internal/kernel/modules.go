@@ -47,9 +47,9 @@ var (
 		{"crc32c_generic", false, false}, // ext4 asks for it by a soft dependency
 		{"ext4", true, false},
 		{"overlay", true, false},
-		{"vmw_vsock_virtio_transport", false, true}, // the agent's channel under Firecracker
 		{"virtio_net", false, true},
 		{"virtio_rng", false, true},
+		{"vmw_vsock_virtio_transport", false, true}, // the agent's channel under Firecracker
 	}
 	smallModules = []wanted{
 		{"virtio_pci", true, false},

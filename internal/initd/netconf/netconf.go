@@ -68,6 +68,12 @@ func Apply(cfg Config) error {
 // errNoInterface says that the machine was given none, or its module is missing.
 var errNoInterface = fmt.Errorf("no network interface: %w", fs.ErrNotExist)
 
+// Present reports whether there is an interface to configure.
+func Present() bool {
+	_, _, err := first("/sys/class/net")
+	return err == nil
+}
+
 // first finds the interface with the lowest index above lo's.
 func first(class string) (name string, index int, err error) {
 	entries, err := os.ReadDir(class)
