@@ -21,9 +21,14 @@ func TestAccessPrivateImage(t *testing.T) {
 	r.reg.RequireLogin("u", "p")
 	requireCode(t, r.resolve(t), "REGISTRY_UNAUTHORIZED")
 	requireCode(t, resolve(t, r.store, r.ref, &machine.RegistryAuth{Username: "u", Password: "no"}), "REGISTRY_UNAUTHORIZED")
-	if err := resolve(t, r.store, r.ref, login); err != nil {
+	lease, err := r.store.Resolve(t.Context(), machine.ImageRequest{Ref: r.ref, Auth: login})
+	if err != nil {
 		t.Fatal(err)
 	}
+	if len(lease.Config.Env) != 1 {
+		t.Errorf("config is %+v", lease.Config)
+	}
+	lease.Release()
 	// It is in the cache now, and still only for those whom the registry lets.
 	requireCode(t, r.resolve(t), "REGISTRY_UNAUTHORIZED")
 	requireCode(t, resolve(t, r.store, r.ref, &machine.RegistryAuth{Username: "x", Password: "p"}), "REGISTRY_UNAUTHORIZED")
@@ -37,6 +42,16 @@ func TestAccessPrivateImage(t *testing.T) {
 	for _, req := range r.reg.Requests() {
 		if strings.Contains(req, "/blobs/") {
 			t.Errorf("cached image was pulled again: %s", req)
+		}
+	}
+	info, err := r.store.Inspect(t.Context(), r.ref)
+	list, listErr := r.store.List(t.Context())
+	if err != nil || listErr != nil || len(list) != 1 {
+		t.Fatalf("inspect: %v; list: %v, %v", err, list, listErr)
+	}
+	for _, info := range append(list, info) {
+		if info.Digest != digest || len(info.Config.Env) > 0 {
+			t.Errorf("private image is told as %+v", info)
 		}
 	}
 	r.reg.RequireLogin("u", "changed")

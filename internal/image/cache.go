@@ -16,12 +16,12 @@ import (
 
 // Info is what List and Inspect tell of an image.
 type Info struct {
-	machine.Image
-	Refs     []string // normalized references that name it, sorted
-	Public   bool
-	InUse    bool // by a machine, or leased at the moment
-	Created  time.Time
-	LastUsed time.Time
+	machine.Image          // of a private image without Config: that is content
+	Refs          []string // normalized references that name it, sorted
+	Public        bool
+	InUse         bool // by a machine, or leased at the moment
+	Created       time.Time
+	LastUsed      time.Time
 }
 
 // lease leases a cached image if allow, which may be nil, allows it; nil
@@ -229,6 +229,9 @@ func (s *Store) infoOf(e *entry, used map[string]bool) Info {
 		InUse:    e.leases > 0 || used[string(e.Digest)],
 		Created:  e.Created,
 		LastUsed: e.lastUsed,
+	}
+	if !e.Public {
+		info.Config = machine.ImageConfig{}
 	}
 	for ref, r := range s.refs {
 		if r.Digest == e.Digest {

@@ -44,8 +44,9 @@
 // may import is therefore trusted by all who start machines here; callers who
 // must not shadow a name use a digest.
 //
-// List and Inspect tell what is cached, private images included, and Delete
-// removes any: they are for those who look after the cache.
+// List and Inspect tell which images are cached, the names of private ones
+// included, but of those nothing that is in them. Delete removes any: it is for
+// those who look after the cache.
 //
 // # What is not here
 //

@@ -136,7 +136,7 @@ func (s *Store) importImage(ctx context.Context, req ImportRequest, open func(co
 	img, err := open(ctx, archive.Options{
 		TempDir:       s.path("tmp"),
 		Architecture:  s.opts.Architecture,
-		MaxBytes:      s.opts.Limits.Bytes,
+		MaxBytes:      min(s.opts.Limits.Bytes, s.opts.MaxBytes), // a temporary file is no larger than the cache
 		MaxManifest:   s.opts.Limits.ManifestBytes,
 		MaxLayers:     s.opts.Limits.Layers,
 		WantReference: req.Name,

@@ -1,6 +1,8 @@
 package image
 
 import (
+	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -40,11 +42,23 @@ func TestResolve(t *testing.T) {
 		imagetest.Zstd(t, imagetest.Tar(t, imagetest.File("etc/x", "y"))))
 	ref := reg.Push(t, "team/app:1", img)
 	s := openStore(t, nil)
-	lease, err := s.Resolve(t.Context(), machine.ImageRequest{Ref: ref, Progress: func(p machine.ImageProgress) { t.Log(p) }})
+	var phases []string
+	lease, err := s.Resolve(t.Context(), machine.ImageRequest{Ref: ref, Progress: func(p machine.ImageProgress) {
+		if len(phases) == 0 || phases[len(phases)-1] != p.Phase {
+			phases = append(phases, p.Phase)
+		}
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer lease.Release()
-	t.Logf("%+v", lease.Image)
-	t.Log(reg.Requests())
+	if got := lease.Image; got.Ref != ref || got.Digest != imagetest.Digest(t, img) || !slices.Equal(got.Config.Cmd, []string{"/bin/sh"}) {
+		t.Errorf("got %+v", got)
+	}
+	if info, err := os.Stat(lease.BasePath); err != nil || info.Mode() != 0o400 {
+		t.Errorf("base: %v, %v", info, err)
+	}
+	if phases[0] != "resolve" || phases[len(phases)-1] != "done" || !slices.Contains(phases, "convert") {
+		t.Errorf("phases were %q", phases)
+	}
 }
