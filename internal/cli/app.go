@@ -19,9 +19,9 @@ type Backend struct {
 	// Serve runs the daemon until ctx ends.
 	Serve func(ctx context.Context, log io.Writer) error
 	// Embed starts the engine in this process, on a private socket, and
-	// returns the client's Host for it. close ends it and leaves no machine
+	// returns the client's Host for it. end stops it and leaves no machine
 	// untended that it would not have left as a daemon.
-	Embed func(ctx context.Context, log io.Writer) (host string, close func() error, err error)
+	Embed func(ctx context.Context, log io.Writer) (host string, end func() error, err error)
 	// Setup gets a guest kernel and tells each step. What it returns says which
 	// kernel there is now; "" is none (a dry run).
 	Setup func(ctx context.Context, o SetupRequest, step func(name, state, detail string)) (string, error)
