@@ -72,6 +72,7 @@ type execStream struct {
 	stdio   ExecIO
 	input   *stdinWindow
 	started bool        // the server has confirmed the command once
+	killed  bool        // the server was told to kill it
 	at      ExecOffsets // output that was delivered
 	acked   ExecOffsets // output that the server was told of
 }
@@ -120,9 +121,25 @@ func (s *execStream) run(ctx context.Context, first call) (ExecResult, error) {
 		return res, fmt.Errorf("%w before the command was started: %w", errBroken, err)
 	}
 	if ctx.Err() != nil && (err != nil || res.Signal == "SIGKILL") {
+		if !s.killed {
+			s.abandon(ctx)
+		}
 		return res, context.Cause(ctx)
 	}
 	return res, err
+}
+
+// abandon kills a command whose caller left before there was a connection to
+// say so. If it does not get through, the server kills the command after its
+// grace.
+func (s *execStream) abandon(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	kill := make(chan string, 1)
+	kill <- "KILL"
+	last := newExecStream(s.client, s.machine, s.id, ExecIO{Signals: kill})
+	last.at, last.started = s.at, true
+	_, _ = last.connection(ctx, last.attachCall())
 }
 
 // retryable reports whether attaching again can help: the connection broke, or
@@ -312,10 +329,10 @@ func (s *execStream) sendControl(ctx context.Context, out *frameWriter, conn io.
 			conn.Close()
 			return err == nil
 		case <-ctx.Done():
-			if out.frame(FrameSignal, []byte("KILL")) != nil {
-				return false
+			s.killed = out.frame(FrameSignal, []byte("KILL")) == nil
+			if s.killed {
+				conn.Close()
 			}
-			conn.Close()
 			return false
 		case <-ended:
 			return false

@@ -75,20 +75,22 @@ func (e *execs) run(key execKey, s *session) error {
 	}
 	ctx, stop := context.WithCancel(e.ctx)
 	s.stop = stop
+	s.ended = func(exit machine.ExitStatus) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.remember(key, exit)
+	}
 	if old := e.held[key]; old != nil {
 		old.stop()
 	}
 	e.held[key] = s
 	e.wg.Go(func() {
 		defer stop()
-		exit, ok := s.run(ctx, e.grace)
+		s.run(ctx, e.grace)
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if e.held[key] == s {
 			delete(e.held, key)
-		}
-		if ok {
-			e.remember(key, exit)
 		}
 		close(s.done)
 	})

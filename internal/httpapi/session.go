@@ -39,12 +39,15 @@ type session struct {
 	stop context.CancelFunc // ends the session, not the command; set by execs.run
 	done chan struct{}      // closed when the session has ended
 
+	ended func(machine.ExitStatus) // told before the client is; set by execs.run
+
 	writeMu sync.Mutex // one frame at a time
 
 	mu       sync.Mutex
 	cond     *sync.Cond
 	mode     mode
 	stopped  bool
+	killed   bool                   // by the client
 	sent     hyperfleet.ExecOffsets // output that went to the client
 	acked    hyperfleet.ExecOffsets // output that the client has consumed
 	input    []byte                 // from the client, for the process
@@ -63,9 +66,9 @@ func newSession(proc machine.Process, conn net.Conn, log *slog.Logger) *session 
 	return s
 }
 
-// run serves the command until it has ended (then ok is true) or the session
-// is to end. It returns once all its goroutines have ended.
-func (s *session) run(ctx context.Context, grace time.Duration) (exit machine.ExitStatus, ok bool) {
+// run serves the command until it has ended or the session is to end. It
+// returns once all its goroutines have ended.
+func (s *session) run(ctx context.Context, grace time.Duration) {
 	var wg sync.WaitGroup
 	ended := make(chan struct{}) // all output is read
 	lost := make(chan struct{})  // the connection has ended
@@ -82,15 +85,15 @@ func (s *session) run(ctx context.Context, grace time.Duration) (exit machine.Ex
 		defer close(ended)
 		s.pumpAll()
 	})
-	exited := s.await(ctx, grace, ended, lost)
-	var err error
-	if exited {
-		exit, err = s.proc.Wait(ctx)
+	if s.await(ctx, grace, ended, lost) {
+		exit, err := s.proc.Wait(ctx)
+		if err == nil && s.ended != nil {
+			s.ended(exit)
+		}
 		s.finish(exit, err, lost)
 	}
 	s.shut()
 	wg.Wait()
-	return exit, exited && err == nil
 }
 
 // await returns true when the output has ended, false when ctx has.
@@ -117,10 +120,15 @@ func (s *session) await(ctx context.Context, grace time.Duration, ended, lost <-
 	}
 }
 
-// park stops the pumps, unless the client has detached.
+// park stops the pumps, unless the client has detached or has killed the
+// command before it left: nobody comes back to that.
 func (s *session) park() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.mode == live && s.killed {
+		s.mode = drain
+		s.cond.Broadcast()
+	}
 	if s.mode == live {
 		s.mode = parked
 	}
@@ -221,7 +229,7 @@ func (s *session) deliver(t hyperfleet.FrameType, p []byte, sent *int64) {
 	*sent += int64(len(p))
 	s.mu.Unlock()
 	if wanted && s.send(t, p) != nil {
-		s.conn.Close()
+		s.hearOut()
 	}
 }
 
@@ -274,6 +282,14 @@ func (s *session) begin() {
 		return
 	}
 	if s.sendJSON(hyperfleet.FrameStarted, hyperfleet.ExecStarted{ExecID: s.proc.ID(), ExecOffsets: s.sent}) != nil {
+		s.hearOut()
+	}
+}
+
+// hearOut ends a connection that takes no more, after what the client had still
+// sent: a client that leaves in a hurry kills its command with its last frame.
+func (s *session) hearOut() {
+	if s.conn.SetReadDeadline(time.Now().Add(lingerTimeout)) != nil {
 		s.conn.Close()
 	}
 }
@@ -314,6 +330,9 @@ func (s *session) handle(t hyperfleet.FrameType, payload []byte) error {
 		sig, err := parseSignal(string(payload))
 		if err == nil {
 			s.signal(sig)
+			s.mu.Lock()
+			s.killed = s.killed || sig == sigKill
+			s.mu.Unlock()
 		}
 		return err
 	case hyperfleet.FrameDetach:
