@@ -86,6 +86,8 @@ ENVIRONMENT
   HYPERFLEET_HOST               unix:///path, http://host:port or https://host:port
   HYPERFLEET_API_KEY            key for a daemon that asks for one
   HYPERFLEET_REGISTRY_PASSWORD  password beside --username
+  HYPERFLEET_RUN_DIR            of serve; its api.sock is where a client looks by default
+  HYPERFLEET_STATE_DIR, PORT    of serve; all its variables are in docs/configuration.md
 `
 
 func newRootCommand(g *globals) *cobra.Command {
@@ -118,7 +120,13 @@ func (g *globals) address() string {
 	if g.host != "" {
 		return g.host
 	}
-	return g.Getenv("HYPERFLEET_HOST")
+	if host := g.Getenv("HYPERFLEET_HOST"); host != "" {
+		return host
+	}
+	if run := g.Getenv("HYPERFLEET_RUN_DIR"); run != "" {
+		return "unix://" + run + "/api.sock"
+	}
+	return ""
 }
 
 func (g *globals) client() *hyperfleet.Client {

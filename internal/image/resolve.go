@@ -33,6 +33,9 @@ func (s *Store) Resolve(ctx context.Context, req machine.ImageRequest) (*machine
 			return nil, explain(ctx, err)
 		}
 	}
+	if ref.Host != "" {
+		lease.Ref = ref.String() // of several names of one image, the caller's
+	}
 	report(machine.ImageProgress{Phase: "done"})
 	return lease, nil
 }
