@@ -54,7 +54,7 @@ func (r *signalRouter) route(sig os.Signal) {
 	// A command that has not taken the last signal is not there: it has not
 	// started, or its guest stands still. The next one is for this program.
 	ends := number == syscall.SIGINT || number == syscall.SIGTERM
-	if r.sink != nil && !(ends && len(r.sink) > 0) {
+	if r.sink != nil && (!ends || len(r.sink) == 0) {
 		select {
 		case r.sink <- name:
 		default: // it has more signals to handle than anybody can send by hand
