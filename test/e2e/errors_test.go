@@ -174,7 +174,7 @@ func TestFileErrors(t *testing.T) {
 		if err := os.Remove(kernel); err != nil {
 			t.Fatal(err)
 		}
-		checkFailed(t, h, m.ID, failure{hyperfleet.ErrInvalid, "KERNEL_IMAGE_NOT_FOUND", "kernel image not found"})
+		checkFailed(t, h, m.ID, failure{hyperfleet.ErrInvalid, "VALIDATION_ERROR", "Kernel image not found"})
 		h.AssertNothingLeft()
 	})
 	if list, err := h.ListMachines(t.Context(), hyperfleet.ListOptions{}); err != nil || len(list) != 1 {
