@@ -37,7 +37,10 @@ var layers = []layer{
 	{"internal/machine", []string{"internal/errdefs"}, "the domain is tested without any technology"},
 	{"internal/machine/machinetest", []string{"internal/machine", "internal/errdefs", "github.com/google/go-cmp"}, "fakes know the contract only"},
 
-	{"internal/store", []string{"internal/machine", "internal/errdefs", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, "the only importer of the SQL driver"},
+	{"internal/auth", []string{"internal/errdefs"}, "the domain of keys and scopes is tested without any technology"},
+	{"internal/auth/authtest", []string{"internal/auth", "internal/errdefs", "github.com/google/go-cmp"}, "fakes know the contract only"},
+
+	{"internal/store", []string{"internal/auth", "internal/machine", "internal/errdefs", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, "the only importer of the SQL driver"},
 	{"internal/ext4", []string{"internal/errdefs", "golang.org/x/sys"}, "a format library"},
 	{"internal/image", []string{"internal/machine", "internal/errdefs", "internal/ext4", "github.com/google/go-containerregistry", "github.com/klauspost/compress", "golang.org/x/sync", "golang.org/x/sys"}, "the only importer of the registry client; ext4 is the format that it writes (docs/adr/0002)"},
 	{"internal/kernel", []string{"internal/machine", "internal/errdefs", "github.com/klauspost/compress", "github.com/pierrec/lz4/v4", "github.com/therootcompany/xz", "golang.org/x/sync", "golang.org/x/sys"}, "an adapter"},
@@ -49,7 +52,7 @@ var layers = []layer{
 	{"internal/guest", []string{"internal/machine", "internal/errdefs", "internal/guestproto"}, "the host's end of the session"},
 	{"internal/initd", []string{"internal/guestproto", "golang.org/x/sys"}, "runs in the guest: small, and knows nothing of the host"},
 
-	{"internal/httpapi", []string{"", "internal/machine", "internal/errdefs", "internal/buildinfo", "github.com/danielgtaylor/huma/v2"}, "knows the domain, no adapter"},
+	{"internal/httpapi", []string{"", "internal/auth", "internal/machine", "internal/errdefs", "internal/buildinfo", "github.com/danielgtaylor/huma/v2"}, "knows the domain, no adapter"},
 	{"internal/config", []string{"internal/errdefs", "github.com/caarlos0/env/v11"}, "the only reader of the daemon's environment"},
 	{"internal/cli", []string{"", "internal/buildinfo", "github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/term", "golang.org/x/sys"}, "lives on the public client, which keeps the client honest"},
 	{"internal/daemon", []string{"", "internal/...", "golang.org/x/sync", "golang.org/x/sys"}, "the composition root: the only one that knows two adapters"},
@@ -65,6 +68,7 @@ var never = map[string][]string{
 	"internal/machine": {
 		"net/http", "database/sql", "os/exec",
 	},
+	"internal/auth": {"net/http", "database/sql"},
 }
 
 func TestLayers(t *testing.T) {
