@@ -105,13 +105,14 @@ func newRootCommand(g *globals) *cobra.Command {
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table or json")
 	machine := newMachineCommand(g)
 	image := newImageCommand(g)
-	root.AddCommand(newServeCommand(g), newSetupCommand(g), newRunCommand(g), machine, image, newVersionCommand(g))
+	root.AddCommand(newServeCommand(g), newSetupCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newGenerateCommand(g))
 	for _, alias := range []*cobra.Command{
 		newPsCommand(g), newExecCommand(g), newCpCommand(g), newRmCommand(g), newStartCommand(g),
 		newStopCommand(g), newRestartCommand(g), newLogsCommand(g), newPullCommand(g),
 	} {
 		root.AddCommand(alias)
 	}
+	addCompletion(root, g)
 	return root
 }
 

@@ -126,7 +126,7 @@ func (c *cache) Lookup(_ context.Context, ref string) (httpapi.CachedImage, erro
 func (c *cache) List(context.Context) ([]httpapi.CachedImage, error) {
 	out := make([]httpapi.CachedImage, len(c.list))
 	for i, img := range c.list {
-		out[i].Image = img
+		out[i].Image, out[i].Refs = img, []string{img.Ref}
 	}
 	return out, nil
 }
