@@ -156,6 +156,19 @@ func (c *Client) RestartMachine(ctx context.Context, id string) (Machine, error)
 	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "restart")})
 }
 
+// PauseMachine stops a running machine's vCPUs; its memory and its VMM stay. A
+// paused machine is returned as it is. What its guest was doing goes on at
+// ResumeMachine; a buffered Exec of that time may end with ErrGuest.
+func (c *Client) PauseMachine(ctx context.Context, id string) (Machine, error) {
+	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "pause")})
+}
+
+// ResumeMachine lets a paused machine go on; its guest's clock is set before
+// any command runs. A running machine is returned as it is.
+func (c *Client) ResumeMachine(ctx context.Context, id string) (Machine, error) {
+	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "resume")})
+}
+
 // DeleteMachine ends a machine, whatever its state, and removes it with its disk.
 func (c *Client) DeleteMachine(ctx context.Context, id string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: machinePath(id)}, nil)

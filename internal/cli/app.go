@@ -108,7 +108,7 @@ func newRootCommand(g *globals) *cobra.Command {
 	root.AddCommand(newServeCommand(g), newSetupCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newGenerateCommand(g))
 	for _, alias := range []*cobra.Command{
 		newPsCommand(g), newExecCommand(g), newCpCommand(g), newRmCommand(g), newStartCommand(g),
-		newStopCommand(g), newRestartCommand(g), newLogsCommand(g), newPullCommand(g),
+		newStopCommand(g), newRestartCommand(g), newPauseCommand(g), newResumeCommand(g), newLogsCommand(g), newPullCommand(g),
 	} {
 		root.AddCommand(alias)
 	}

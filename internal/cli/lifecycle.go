@@ -47,6 +47,20 @@ func newRestartCommand(g *globals) *cobra.Command {
 	})
 }
 
+func newPauseCommand(g *globals) *cobra.Command {
+	return newActionCommand("pause", "Stop machines' vCPUs and keep their memory", g, g.withDaemon, func(ctx context.Context, c *hyperfleet.Client, id string) (hyperfleet.Machine, error) {
+		return c.PauseMachine(ctx, id)
+	})
+}
+
+func newResumeCommand(g *globals) *cobra.Command {
+	cmd := newActionCommand("resume", "Let paused machines go on", g, g.withDaemon, func(ctx context.Context, c *hyperfleet.Client, id string) (hyperfleet.Machine, error) {
+		return c.ResumeMachine(ctx, id)
+	})
+	cmd.Aliases = []string{"unpause"}
+	return cmd
+}
+
 // runAction acts on each machine, also after one has failed.
 func runAction(ctx context.Context, g *globals, c *hyperfleet.Client, act machineAction, args []string) error {
 	var errs []error

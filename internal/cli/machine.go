@@ -19,7 +19,7 @@ func newMachineCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "machine", Aliases: []string{"machines", "m"}, Short: "Work with machines"}
 	cmd.AddCommand(
 		newMachineListCommand(g), newInspectCommand(g), newCreateCommand(g), newStartCommand(g), newStopCommand(g),
-		newRestartCommand(g), newRmCommand(g), newWaitCommand(g), newExecCommand(g), newCpCommand(g), newLogsCommand(g),
+		newRestartCommand(g), newRmCommand(g), newWaitCommand(g), newPauseCommand(g), newResumeCommand(g), newExecCommand(g), newCpCommand(g), newLogsCommand(g),
 	)
 	return cmd
 }

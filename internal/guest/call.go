@@ -93,6 +93,21 @@ func (s *Session) Rename(ctx context.Context, from, to string) error {
 	return s.call(ctx, "rename", guestproto.MethodFileRename, req, nil)
 }
 
+// SetClock implements machine.Guest. A session that is made anew meanwhile has
+// set the clock already; the time is that of each attempt.
+func (s *Session) SetClock(ctx context.Context) error {
+	for {
+		conn, err := s.session(ctx)
+		if err != nil {
+			return err
+		}
+		err = roundTrip(ctx, conn, guestproto.MethodClock, guestproto.Clock{UnixNano: time.Now().UnixNano()}, nil)
+		if !errors.Is(err, guestproto.ErrBroken) {
+			return s.public("set clock", err)
+		}
+	}
+}
+
 // Shutdown implements machine.Guest.
 func (s *Session) Shutdown(ctx context.Context, grace time.Duration) error {
 	req := &guestproto.Shutdown{GraceMillis: grace.Milliseconds()}

@@ -61,6 +61,8 @@ func (s *Server) registerMachines() {
 	register(s, huma.Operation{OperationID: "startMachine", Method: http.MethodPost, Path: "/machines/{id}/start", Summary: "Start a machine", Tags: tags}, s.change(s.cfg.Machines.Start))
 	register(s, huma.Operation{OperationID: "stopMachine", Method: http.MethodPost, Path: "/machines/{id}/stop", Summary: "Stop a machine", Tags: tags}, s.change(s.cfg.Machines.Stop))
 	register(s, huma.Operation{OperationID: "restartMachine", Method: http.MethodPost, Path: "/machines/{id}/restart", Summary: "Stop, then start a machine", Tags: tags}, s.change(s.cfg.Machines.Restart))
+	register(s, huma.Operation{OperationID: "pauseMachine", Method: http.MethodPost, Path: "/machines/{id}/pause", Summary: "Stop a machine's vCPUs; its memory stays", Tags: tags}, s.change(s.cfg.Machines.Pause))
+	register(s, huma.Operation{OperationID: "resumeMachine", Method: http.MethodPost, Path: "/machines/{id}/resume", Summary: "Let a paused machine go on, with its clock set", Tags: tags}, s.change(s.cfg.Machines.Resume))
 	register(s, huma.Operation{OperationID: "machineConsole", Method: http.MethodGet, Path: "/machines/{id}/console", Summary: "Read the serial console's record", Tags: tags,
 		Responses: map[string]*huma.Response{"200": {Description: "The record, oldest byte first", Content: binaryContent("text/plain")}}}, s.console)
 }
@@ -217,7 +219,7 @@ func (s *Server) running(ctx context.Context, id machine.ID, what string) error 
 		return machineErr(err)
 	}
 	if m.State != machine.Running {
-		return errdefs.New(errdefs.Invalid, "VALIDATION_ERROR", "Machine must be running %s", what)
+		return machine.NotRunningError(m.State, what)
 	}
 	return nil
 }

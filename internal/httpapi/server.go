@@ -27,6 +27,8 @@ type Machines interface {
 	Start(ctx context.Context, id machine.ID) (machine.Machine, error)
 	Stop(ctx context.Context, id machine.ID) (machine.Machine, error)
 	Restart(ctx context.Context, id machine.ID) (machine.Machine, error)
+	Pause(ctx context.Context, id machine.ID) (machine.Machine, error)
+	Resume(ctx context.Context, id machine.ID) (machine.Machine, error)
 	Delete(ctx context.Context, id machine.ID) error
 	Exec(ctx context.Context, id machine.ID, req machine.ExecRequest) (machine.Process, error)
 	AttachExec(ctx context.Context, id machine.ID, execID string, from machine.Offsets) (machine.Process, error)

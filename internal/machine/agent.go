@@ -110,13 +110,25 @@ func (m *Manager) mustRun(ctx context.Context, id ID, what string) (*live, error
 			return l, nil
 		}
 	}
-	if _, err := m.cfg.Store.Machine(ctx, id); err != nil {
+	mc, err := m.cfg.Store.Machine(ctx, id)
+	if err != nil {
 		return nil, err
 	}
 	if what == "" {
-		return nil, invalid("Machine must be running for file operations")
+		what = "for file operations"
+	} else {
+		what = "to " + what
 	}
-	return nil, invalid("Machine must be running to %s", what)
+	return nil, NotRunningError(mc.State, what)
+}
+
+// NotRunningError refuses what needs a running machine, in the contract's
+// words; what is "to execute commands", say.
+func NotRunningError(is State, what string) error {
+	if is == Paused {
+		return invalid("Machine must be running %s: it is paused, resume it first", what)
+	}
+	return invalid("Machine must be running %s", what)
 }
 
 func (m *Manager) lookup(id ID) *entry {

@@ -65,6 +65,9 @@ func TestManagerPausedMachine(t *testing.T) {
 	if mc, err := m.Resume(t.Context(), id); err != nil || mc.State != machine.Running {
 		t.Fatalf("resume: %s, %v", mc.State, err)
 	}
+	if n := h.ClockSet(id); n != 1 {
+		t.Errorf("the resumed guest's clock was set %d times", n)
+	}
 	if got := output(t, m, id, "echo", "back"); got != "back\n" {
 		t.Fatalf("echo said %q", got)
 	}

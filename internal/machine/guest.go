@@ -67,6 +67,10 @@ type Guest interface {
 	Remove(ctx context.Context, path string, recursive bool) error
 	Rename(ctx context.Context, from, to string) error
 
+	// SetClock gives the guest the host's time: its clock has stood still while
+	// its vCPUs did.
+	SetClock(ctx context.Context) error
+
 	// Shutdown asks the guest to end its processes (TERM, then KILL after
 	// grace), sync, unmount and reboot. It returns when the guest has said
 	// that its file systems are unmounted, or an error.

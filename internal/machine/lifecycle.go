@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
@@ -73,6 +74,7 @@ func (m *Manager) setPaused(ctx context.Context, e *entry, mc *Machine, to State
 		do, undo = undo, do
 	}
 	if err = bounded(ctx, undoTimeout, do); err == nil {
+		m.setClock(ctx, l, mc.ID, to)
 		e.setPaused(to == Paused) // before the record: who reads "running" may run commands
 		err = m.enter(ctx, mc, to)
 	}
@@ -82,6 +84,21 @@ func (m *Manager) setPaused(ctx context.Context, e *entry, mc *Machine, to State
 		return classified(errors.Join(err, back, m.save(ctx, mc)), "machine could not become "+string(to))
 	}
 	return nil
+}
+
+// clockTimeout bounds the setting of a resumed guest's clock. One that does not
+// answer runs nevertheless: the next session sets it.
+const clockTimeout = 10 * time.Second
+
+// setClock gives a guest that has just been resumed the time, before anybody
+// can run a command in it.
+func (m *Manager) setClock(ctx context.Context, l *live, id ID, to State) {
+	if to != Running {
+		return
+	}
+	if err := bounded(ctx, clockTimeout, l.guest.SetClock); err != nil {
+		m.cfg.Log.Warn("clock of a resumed guest is not set", "machine", id, "err", err)
+	}
 }
 
 type changeFunc func(ctx context.Context, e *entry, mc *Machine) error

@@ -128,6 +128,19 @@ func (s *session) call(ctx context.Context, op string, f func() error) error {
 	return s.d.call(op, f)
 }
 
+// SetClock counts as an answer of the guest, which needs its vCPUs.
+func (s *session) SetClock(ctx context.Context) error {
+	return s.call(ctx, "guest.SetClock", func() error {
+		s.d.host.mu.Lock()
+		defer s.d.host.mu.Unlock()
+		if s.p.paused {
+			return s.d.host.violation("clock of machine %s, which is paused", s.id)
+		}
+		s.d.host.clocks[s.id]++
+		return nil
+	})
+}
+
 // Shutdown ends the guest, and so its VMM.
 func (s *session) Shutdown(ctx context.Context, _ time.Duration) error {
 	if s.guest.behaviour.DeafToStop {

@@ -32,6 +32,7 @@ type Host struct {
 	cached     map[string]bool   // by digest
 	leases     int
 	behaviour  map[machine.ID]Behaviour
+	clocks     map[machine.ID]int // how often a guest's clock was set after its boot
 	violations []string
 }
 
@@ -56,6 +57,7 @@ func NewHost(t testing.TB) *Host {
 		Store: NewStore(), dir: t.TempDir(), nextPID: 1000,
 		processes: map[int]*process{}, runDirs: map[string]string{},
 		images: map[string]image{}, cached: map[string]bool{}, behaviour: map[machine.ID]Behaviour{},
+		clocks: map[machine.ID]int{},
 	}
 	h.newStateDir(t)
 	h.AddImage("alpine", nil)
@@ -132,6 +134,13 @@ func (h *Host) Running(id machine.ID) (pid int, ok bool) {
 		return p.ref.PID, true
 	}
 	return 0, false
+}
+
+// ClockSet is how often the machine's guest was given the time after its boot.
+func (h *Host) ClockSet(id machine.ID) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.clocks[id]
 }
 
 // DiskExists reports whether the machine's disk is there.
