@@ -30,13 +30,8 @@ func (s *Store) CreateMachine(ctx context.Context, m *machine.Machine) error {
 		INSERT INTO machines (id, host_id, name, spec, state, error_message, error_code,
 			image_ref, image_digest, image_config, process, port_forwards,
 			created_at, updated_at, started_at, slot)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (
-			SELECT n FROM (
-				SELECT 1 AS n WHERE NOT EXISTS (SELECT 1 FROM machines WHERE slot = 1)
-				UNION ALL
-				SELECT slot + 1 FROM machines AS m
-				WHERE NOT EXISTS (SELECT 1 FROM machines WHERE slot = m.slot + 1)
-			) ORDER BY n LIMIT 1))
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+			coalesce((SELECT min(slot) FROM free_slots), (SELECT max(slot) + 1 FROM machines), 1))
 		RETURNING slot`,
 		m.ID, m.HostID, m.Spec.Name, row.spec, m.State, m.ErrorMessage, m.ErrorCode,
 		m.ImageRef, m.ImageDigest, row.imageConfig, row.process, row.forwards,
@@ -79,16 +74,21 @@ func (s *Store) machines(ctx context.Context, f machine.Filter) (_ []machine.Mac
 		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, tx.Rollback()) }()
-	const where = ` FROM machines WHERE (?1 = '' OR state = ?1)`
-	if err := tx.QueryRowContext(ctx, `SELECT count(*)`+where, f.State).Scan(&total); err != nil {
+	// One query for each form, as an index serves "state = ?" only when it is
+	// there for sure.
+	where, count, args := "", `SELECT coalesce(sum(n), 0) FROM machine_counts`, []any{}
+	if f.State != "" {
+		where, args = ` WHERE state = ?`, append(args, f.State)
+	}
+	if err := tx.QueryRowContext(ctx, count+where, args...).Scan(&total); err != nil {
 		return nil, 0, err
 	}
 	limit := f.Limit
 	if limit <= 0 {
 		limit = -1 // SQLite's "all"
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT `+machineColumns+where+` ORDER BY seq DESC LIMIT ?2 OFFSET ?3`,
-		f.State, limit, f.Offset)
+	rows, err := tx.QueryContext(ctx, `SELECT `+machineColumns+` FROM machines`+where+` ORDER BY seq DESC LIMIT ? OFFSET ?`,
+		append(args, limit, f.Offset)...)
 	if err != nil {
 		return nil, 0, err
 	}
