@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caarlos0/env/v11"
@@ -24,13 +26,17 @@ import (
 // Config is the daemon's configuration. The tags say all: the variable, its
 // default, and in words what it accepts.
 type Config struct {
-	StateDir string `env:"HYPERFLEET_STATE_DIR" envDefault:"/var/lib/hyperfleet" accepts:"an absolute path"`
-	RunDir   string `env:"HYPERFLEET_RUN_DIR" envDefault:"/run/hyperfleet" accepts:"an absolute path of at most 88 bytes, since it holds sockets"`
-	Database string `env:"DATABASE_PATH" accepts:"a path; default hyperfleet.db in the state folder"`
-	LogLevel Level  `env:"HYPERFLEET_LOG_LEVEL" envDefault:"info" accepts:"debug, info, warn or error"`
+	StateDir  string `env:"HYPERFLEET_STATE_DIR" envDefault:"/var/lib/hyperfleet" accepts:"an absolute path"`
+	RunDir    string `env:"HYPERFLEET_RUN_DIR" envDefault:"/run/hyperfleet" accepts:"an absolute path of at most 88 bytes, since it holds sockets"`
+	Database  string `env:"DATABASE_PATH" accepts:"a path; default hyperfleet.db in the state folder"`
+	LogLevel  Level  `env:"HYPERFLEET_LOG_LEVEL" envDefault:"info" accepts:"debug, info, warn or error"`
+	LogFormat string `env:"HYPERFLEET_LOG_FORMAT" envDefault:"text" accepts:"text or json"`
 
 	Port        uint16 `env:"PORT" envDefault:"3000" accepts:"a TCP port, 1 to 65535"`
 	DisableAuth string `env:"DISABLE_AUTH" accepts:"true, to listen on all interfaces without authentication"`
+
+	SocketGroup   string `env:"HYPERFLEET_SOCKET_GROUP" accepts:"the name or number of the group that may use the API's unix socket; default: the daemon's own"`
+	MetricsListen string `env:"HYPERFLEET_METRICS_LISTEN" accepts:"where metrics are served: host:port, or unix:// and an absolute path; default: nowhere"`
 
 	Runtime string `env:"HYPERFLEET_RUNTIME" envDefault:"auto" accepts:"auto or qemu"`
 	QEMU    string `env:"HYPERFLEET_QEMU_BIN" accepts:"the QEMU system emulator; default: the one on PATH"`
@@ -62,6 +68,10 @@ type Config struct {
 	ExecGrace      Milliseconds `env:"HYPERFLEET_EXEC_REATTACH_GRACE" envDefault:"60000" accepts:"milliseconds above 0 that a streamed command waits for its client to come back"`
 
 	OpenNetwork bool `env:"HYPERFLEET_ALLOW_UNGUARDED_NETWORK" envDefault:"false" accepts:"true, to give machines a network although guests could reach the host's own services through it; false otherwise"`
+
+	NotifySocket  string `env:"NOTIFY_SOCKET" accepts:"set by systemd: where the daemon tells that it is ready"`
+	WatchdogUSec  int64  `env:"WATCHDOG_USEC" envDefault:"0" accepts:"set by systemd: microseconds in which the daemon tells that it is alive; 0 for never"`
+	JournalStream string `env:"JOURNAL_STREAM" accepts:"set by systemd: the log's lines then carry their level for journald, and no time"`
 }
 
 // Milliseconds is a duration that the environment gives in milliseconds.
@@ -75,10 +85,13 @@ func (m Milliseconds) Duration() time.Duration {
 // Level is a log level.
 type Level struct{ slog.Level }
 
-// maxRunDir leaves room for "/run-PID.sock", with a PID of up to 9 digits, in
-// the 107 bytes that a unix socket's address holds beside its final NUL
+// maxSocketPath is what a unix socket's address holds beside its final NUL
 // (unix(7)).
-const maxRunDir = 88
+const maxSocketPath = 107
+
+// maxRunDir leaves room for "/run-PID.sock", with a PID of up to 9 digits, in
+// a socket's path.
+const maxRunDir = maxSocketPath - len("/run-123456789.sock")
 
 // Load reads the configuration from the process's environment.
 func Load() (Config, error) {
@@ -147,6 +160,9 @@ func (c *Config) check(vars map[string]string) error {
 		"RunDir":         filepath.IsAbs(c.RunDir) && len(filepath.Clean(c.RunDir)) <= maxRunDir,
 		"ImageDir":       filepath.IsAbs(c.ImageDir) || vars["HYPERFLEET_OCI_CACHE_DIR"] == "",
 		"Port":           c.Port > 0,
+		"LogFormat":      c.LogFormat == "text" || c.LogFormat == "json",
+		"MetricsListen":  c.MetricsListen == "" || validListen(c.MetricsListen),
+		"WatchdogUSec":   c.WatchdogUSec >= 0,
 		"Runtime":        c.Runtime == "auto" || c.Runtime == "qemu",
 		"UIDBase":        c.UIDBase < 1<<31,
 		"DiskMiB":        c.DiskMiB >= 64,
@@ -171,6 +187,34 @@ func (c *Config) check(vars map[string]string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// validListen reports whether SplitListen can tell what address means.
+func validListen(address string) bool {
+	network, at := SplitListen(address)
+	if network == "unix" {
+		return filepath.IsAbs(at) && len(at) <= maxSocketPath
+	}
+	_, port, err := net.SplitHostPort(at)
+	if err != nil {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}
+
+// SplitListen is the network, tcp or unix, and the address that a listener's
+// variable names.
+func SplitListen(address string) (network, at string) {
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		return "unix", path
+	}
+	return "tcp", address
+}
+
+// Watchdog is the interval in which systemd wants to hear of us; 0 for never.
+func (c *Config) Watchdog() time.Duration {
+	return time.Duration(min(c.WatchdogUSec, math.MaxInt64/int64(time.Microsecond))) * time.Microsecond
 }
 
 // Public reports whether the API is served on all interfaces.

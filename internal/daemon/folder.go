@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -67,6 +68,35 @@ func sweepSockets(dir string) error {
 		}
 	}
 	return nil
+}
+
+// protectSocket lets our user and a group connect to a socket; "" is our own
+// group. The group comes first: nobody else ever has the mode.
+func protectSocket(path, group string) error {
+	if group != "" {
+		gid, err := lookupGroup(group)
+		if err != nil {
+			return err
+		}
+		if err := os.Chown(path, -1, gid); err != nil {
+			return fmt.Errorf("give the socket to group %s: %w", group, err)
+		}
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return fmt.Errorf("protect the socket: %w", err)
+	}
+	return nil
+}
+
+func lookupGroup(name string) (int, error) {
+	if gid, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return int(gid), nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("HYPERFLEET_SOCKET_GROUP=%q: want the name or number of a group: %w", name, err)
+	}
+	return strconv.Atoi(g.Gid)
 }
 
 // lockDir takes the lock of a folder for this process. The lock ends with the

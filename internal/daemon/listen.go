@@ -49,8 +49,8 @@ func (d *Daemon) Listen(ctx context.Context) error {
 	return nil
 }
 
-// listenUnix opens a socket for our own user and group. We hold the folder's
-// lock: a socket that is there already is a dead daemon's.
+// listenUnix opens a socket for our own user and the configured group. We hold
+// the folder's lock: a socket that is there already is a dead daemon's.
 func (d *Daemon) listenUnix(ctx context.Context, path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove a dead daemon's socket: %w", err)
@@ -60,10 +60,7 @@ func (d *Daemon) listenUnix(ctx context.Context, path string) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	d.add(server{l, d.api.Handler()})
-	if err := os.Chmod(path, 0o660); err != nil {
-		return fmt.Errorf("protect the socket: %w", err)
-	}
-	return nil
+	return protectSocket(path, d.cfg.SocketGroup)
 }
 
 // add makes a listener part of the daemon.

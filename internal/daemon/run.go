@@ -8,11 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hyperfleet/hyperfleet/internal/config"
 	"github.com/hyperfleet/hyperfleet/internal/kernel"
+	"github.com/hyperfleet/hyperfleet/internal/machine"
+	"github.com/hyperfleet/hyperfleet/internal/systemd"
 )
 
 // Run serves the API as the environment configures it, until ctx ends.
@@ -21,7 +24,7 @@ func Run(ctx context.Context, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d, err := New(ctx, cfg, NewLogger(log, cfg.LogLevel.Level))
+	d, err := New(ctx, cfg, NewLogger(log, cfg))
 	if err != nil {
 		return err
 	}
@@ -29,7 +32,38 @@ func Run(ctx context.Context, log io.Writer) error {
 		return errors.Join(err, d.Close())
 	}
 	d.log.Info("ready", "socket", cfg.Socket(), "address", d.servers[len(d.servers)-1].listener.Addr().String())
-	return d.Serve(ctx)
+	return d.serveNotifying(ctx)
+}
+
+// serveNotifying serves, and tells the service manager that the daemon is
+// ready, alive and ending. That nobody hears it ends no daemon.
+func (d *Daemon) serveNotifying(ctx context.Context) error {
+	manager := systemd.Notifier{Socket: d.cfg.NotifySocket}
+	unheard := func(err error) { d.log.Warn("the service manager does not hear us", "err", err) }
+	if err := manager.Ready(ctx, "serving "+d.cfg.Socket()); err != nil {
+		unheard(err)
+	}
+	var watchdog sync.WaitGroup
+	ctx, end := context.WithCancel(ctx)
+	watchdog.Go(func() { manager.Watch(ctx, d.cfg.Watchdog(), d.alive, unheard) })
+	stopping := context.AfterFunc(ctx, func() {
+		if err := manager.Stopping(context.WithoutCancel(ctx)); err != nil {
+			unheard(err)
+		}
+	})
+	err := d.Serve(ctx)
+	stopping()
+	end()
+	watchdog.Wait()
+	return err
+}
+
+// alive fails when the daemon cannot do the least of its work: to read a record.
+func (d *Daemon) alive(ctx context.Context) error {
+	if _, _, err := d.manager.List(ctx, machine.Filter{Limit: 1}); err != nil {
+		return fmt.Errorf("read the database: %w", err)
+	}
+	return nil
 }
 
 // Embed starts the engine in this process, as the environment configures it,
@@ -40,7 +74,9 @@ func Embed(ctx context.Context, log io.Writer) (host string, end func() error, e
 	if err != nil {
 		return "", nil, err
 	}
-	d, err := New(ctx, cfg, NewLogger(log, max(cfg.LogLevel.Level, slog.LevelWarn)))
+	cfg.LogLevel.Level = max(cfg.LogLevel.Level, slog.LevelWarn)
+	cfg.MetricsListen, cfg.NotifySocket = "", "" // those are a daemon's
+	d, err := New(ctx, cfg, NewLogger(log, cfg))
 	if err != nil {
 		return "", nil, err
 	}

@@ -214,7 +214,7 @@ func (s *Server) collect(ctx context.Context, proc machine.Process, input []byte
 	wg.Go(func() {
 		select {
 		case <-ctx.Done():
-			s.kill(proc)
+			s.kill(ctx, proc)
 		case <-watched:
 		}
 		letGo(proc) // unblocks every reader and writer
@@ -258,11 +258,11 @@ func letGo(proc machine.Process) { _ = proc.Close() }
 
 // kill ends a command with all its children. The guest's answer matters to
 // nobody: its own timeout is the second line.
-func (s *Server) kill(proc machine.Process) {
-	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+func (s *Server) kill(ctx context.Context, proc machine.Process) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
 	if err := proc.Signal(ctx, sigKill); err != nil {
-		s.cfg.Log.Debug("kill a command", "exec", proc.ID(), "err", err)
+		s.logger(ctx).Debug("kill a command", "exec", proc.ID(), "err", err)
 	}
 }
 

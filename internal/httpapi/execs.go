@@ -164,7 +164,7 @@ func (e *execs) status(ctx context.Context, key execKey, attach func() (machine.
 	if err != nil {
 		return nil, err
 	}
-	s := newSession(proc, nil, e.log)
+	s := newSession(proc, nil, e.log.With("machine", string(key.machine)))
 	if err := e.run(key, s); err != nil {
 		letGo(proc)
 		return nil, err

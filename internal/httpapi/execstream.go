@@ -26,7 +26,7 @@ func (s *Server) execStream(ctx context.Context, id machine.ID, req machine.Exec
 	if err != nil {
 		return nil, machineErr(err)
 	}
-	return s.takeOver(id, proc), nil
+	return s.takeOver(ctx, id, proc), nil
 }
 
 type attachInput struct {
@@ -53,22 +53,22 @@ func (s *Server) attachExec(ctx context.Context, in *attachInput) (*huma.StreamR
 	if err != nil {
 		return nil, machineErr(err)
 	}
-	return s.takeOver(id, proc), nil
+	return s.takeOver(ctx, id, proc), nil
 }
 
 // takeOver answers 101 and gives the connection to a session. A connection that
 // broke by now is the session's to notice: the client may come back.
-func (s *Server) takeOver(id machine.ID, proc machine.Process) *huma.StreamResponse {
+func (s *Server) takeOver(ctx context.Context, id machine.ID, proc machine.Process) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		_, w := humago.Unwrap(hc)
 		conn, err := hijack(w)
 		if err != nil {
-			s.cfg.Log.Error("take over the connection of a streamed exec", "exec", proc.ID(), "err", err)
-			s.kill(proc)
+			s.logger(ctx).Error("take over the connection of a streamed exec", "exec", proc.ID(), "err", err)
+			s.kill(ctx, proc)
 			letGo(proc)
 			panic(http.ErrAbortHandler)
 		}
-		if err := s.execs.run(execKey{id, proc.ID()}, newSession(proc, conn, s.cfg.Log)); err != nil {
+		if err := s.execs.run(execKey{id, proc.ID()}, newSession(proc, conn, s.logger(ctx))); err != nil {
 			conn.Close()
 			letGo(proc)
 		}

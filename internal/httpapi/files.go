@@ -223,7 +223,7 @@ func (s *Server) readFile(ctx context.Context, in *readInput) (*huma.StreamRespo
 			send = sendFileRaw
 		}
 		if err := send(hc, info, file); err != nil {
-			s.cfg.Log.Debug("send a file", "req", requestID(ctx), "err", err)
+			s.logger(ctx).Debug("send a file", "err", err)
 			panic(http.ErrAbortHandler) // the caller sees a cut answer, not a short one
 		}
 	}}, nil

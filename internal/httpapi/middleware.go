@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -21,17 +22,16 @@ const (
 
 // Handler serves the API to callers that reach it by the unix socket or by a
 // listener that is meant for the network.
-func (s *Server) Handler() http.Handler {
-	h := http.Handler(http.HandlerFunc(s.route))
-	h = s.cfg.Authenticate(h)
-	h = refuseForeignOrigins(h)
-	return s.observe(h)
-}
+func (s *Server) Handler() http.Handler { return s.observe(s.guarded()) }
 
 // LoopbackHandler serves the API on a loopback listener. It also refuses
 // requests whose Host is not a name of the loopback, so that a web page whose
 // domain is re-bound to 127.0.0.1 reaches nothing.
-func (s *Server) LoopbackHandler() http.Handler { return refuseForeignHosts(s.Handler()) }
+func (s *Server) LoopbackHandler() http.Handler { return s.observe(refuseForeignHosts(s.guarded())) }
+
+func (s *Server) guarded() http.Handler {
+	return refuseForeignOrigins(s.cfg.Authenticate(http.HandlerFunc(s.route)))
+}
 
 // route finds the handler for a path with or without prefix and trailing slash,
 // and answers in our shape when there is none.
@@ -44,6 +44,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		r.Header.Set("Content-Type", "application/json")
 	}
 	if _, pattern := s.mux.Handler(r); pattern != "" {
+		requestOf(r.Context()).matched(pattern, r.URL.Path)
 		s.mux.ServeHTTP(w, r)
 		return
 	}
@@ -86,40 +87,51 @@ func (d *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
 func (d *discardWriter) WriteHeader(int)             {}
 
 // observe gives the request its correlation id, bounds the writing of the
-// answer, logs it, and turns a panic into an internal error.
+// answer, logs and counts it, and turns a panic into an internal error.
 func (s *Server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := r.Header.Get(headerRequestID)
-		if !validRequestID(id) {
-			id = newRequestID()
+		req := &request{id: r.Header.Get(headerRequestID)}
+		if !validRequestID(req.id) {
+			req.id = newRequestID()
 		}
-		w.Header().Set(headerRequestID, id)
+		w.Header().Set(headerRequestID, req.id)
 		rec := &recorder{ResponseWriter: w, ctl: http.NewResponseController(w)}
 		began := time.Now()
 		defer func() {
 			v := recover()
 			if err, _ := v.(error); v != nil && !errors.Is(err, http.ErrAbortHandler) {
-				s.cfg.Log.Error("handler panicked", slog.String("req", id), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+				s.cfg.Log.Error("handler panicked", slog.String("req", req.id), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 				if rec.status == 0 {
 					writeError(rec, refusal(http.StatusInternalServerError, "An unexpected error occurred"))
 					v = nil
 				}
 			}
-			s.cfg.Log.Debug("request", slog.String("req", id), slog.String("method", r.Method), slog.String("path", r.URL.Path),
-				slog.Int("status", rec.status), slog.Duration("took", time.Since(began)))
+			if rec.status == 0 && v == nil {
+				rec.status = http.StatusOK // net/http answers for a handler that wrote nothing
+			}
+			s.ended(r, req, rec.status, time.Since(began))
 			if v != nil {
 				panic(http.ErrAbortHandler) // breaks the connection, so that a cut answer is seen as cut
 			}
 		}()
-		next.ServeHTTP(rec, r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id)))
+		next.ServeHTTP(rec, r.WithContext(context.WithValue(r.Context(), requestKey{}, req)))
 	})
 }
 
-type requestIDKey struct{}
-
-func requestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey{}).(string)
-	return id
+// ended logs and counts a request. What changes something is worth a line; what
+// only reads is so where one looks for a defect.
+func (s *Server) ended(r *http.Request, req *request, status int, took time.Duration) {
+	defer s.cfg.Observer.RequestEnded(r.Method, req.route, status, took)
+	level := slog.LevelInfo
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		level = slog.LevelDebug
+	}
+	if status >= http.StatusInternalServerError {
+		level = slog.LevelWarn
+	}
+	attrs := append(req.attrs(), slog.String("method", r.Method), slog.String("path", r.URL.Path),
+		slog.Int("status", status), slog.Duration("took", took))
+	s.cfg.Log.LogAttrs(r.Context(), level, "request", attrs...)
 }
 
 // validRequestID accepts what is safe to log and to echo.
@@ -162,6 +174,15 @@ func (w *recorder) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
+// Hijack notes that the connection now speaks another protocol.
+func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := w.ctl.Hijack()
+	if err == nil && w.status == 0 {
+		w.status = http.StatusSwitchingProtocols
+	}
+	return conn, rw, err
+}
+
 // refuseForeignOrigins keeps web pages of other origins from changing anything.
 func refuseForeignOrigins(next http.Handler) http.Handler {
 	guard := http.NewCrossOriginProtection()
@@ -180,7 +201,6 @@ func refuseForeignHosts(next http.Handler) http.Handler {
 		}
 		addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
 		if !strings.EqualFold(host, "localhost") && (err != nil || !addr.IsLoopback()) {
-			w.Header().Set(headerRequestID, newRequestID())
 			writeError(w, refusal(http.StatusMisdirectedRequest, "This listener answers for localhost only"))
 			return
 		}

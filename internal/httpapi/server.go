@@ -63,6 +63,7 @@ type Config struct {
 	Machines Machines
 	Images   Images
 	Log      *slog.Logger // default: discards
+	Observer Observer     // default: nobody
 
 	Runtime    string // name of the driver, told as runtime_type
 	KernelPath string // told as kernel_image_path of machines without their own
@@ -89,6 +90,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Observer == nil {
+		c.Observer = nobody{}
 	}
 	if c.Authenticate == nil {
 		c.Authenticate = func(h http.Handler) http.Handler { return h }
@@ -174,7 +178,7 @@ func (s *Server) failure(ctx context.Context, err error) *apiError {
 		if kind := errdefs.KindOf(err); kind == errdefs.Internal || kind == errdefs.Runtime {
 			level = slog.LevelError
 		}
-		s.cfg.Log.LogAttrs(ctx, level, "request failed", slog.String("req", requestID(ctx)), slog.Any("err", err))
+		s.logger(ctx).LogAttrs(ctx, level, "request failed", slog.Any("err", err))
 	}
 	return publicError(err)
 }
