@@ -41,7 +41,7 @@ func newAPI(t *testing.T, change ...func(*Config)) *api {
 		t.Fatal(err)
 	}
 	images := &fakeImages{}
-	cfg := Config{Machines: manager, Images: images, Runtime: "fake", Log: slog.New(slog.NewTextHandler(t.Output(), nil)), KernelPath: "/boot/vmlinux", SpoolDir: t.TempDir()}
+	cfg := Config{Machines: manager, Images: images, Runtime: "fake", Log: slog.New(strictLog{slog.NewTextHandler(t.Output(), nil), t}), KernelPath: "/boot/vmlinux", SpoolDir: t.TempDir()}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -60,6 +60,19 @@ func newAPI(t *testing.T, change ...func(*Config)) *api {
 		}
 	})
 	return a
+}
+
+// strictLog fails the test when an answer is not in the document.
+type strictLog struct {
+	slog.Handler
+	t *testing.T
+}
+
+func (l strictLog) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == undeclared {
+		r.Attrs(func(a slog.Attr) bool { l.t.Errorf("%s: %s", r.Message, a); return true })
+	}
+	return l.Handler.Handle(ctx, r)
 }
 
 // running returns a machine that runs.
@@ -365,13 +378,17 @@ func TestPanicIsAnInternalError(t *testing.T) {
 	}
 }
 
-// failing is Machines whose Get fails.
+// failing is Machines whose Get and Start fail.
 type failing struct {
 	Machines
 	err error
 }
 
 func (f failing) Get(context.Context, machine.ID) (machine.Machine, error) {
+	return machine.Machine{}, f.err
+}
+
+func (f failing) Start(context.Context, machine.ID) (machine.Machine, error) {
 	return machine.Machine{}, f.err
 }
 
@@ -391,7 +408,7 @@ func TestErrorsRoundTrip(t *testing.T) {
 			a := newAPI(t, func(c *Config) {
 				c.Machines = failing{c.Machines, errdefs.Wrap(errors.New("private"), class.kind, "SOME_CODE", "public text")}
 			})
-			_, err := a.Machine(t.Context(), "abc")
+			_, err := a.StartMachine(t.Context(), "abc")
 			e, ok := errors.AsType[*hyperfleet.Error](err)
 			if !ok || e.Code != "SOME_CODE" || e.Message != "public text" || e.Status != class.status || e.RequestID == "" {
 				t.Fatalf("%#v", err)

@@ -10,6 +10,8 @@
 //
 //   - server.go: what the server needs, and how an operation is registered
 //   - errors.go: kind to status, name and code; the one error shape
+//   - responses.go, codes.go, examples.go: what the document says of answers
+//   - nested.go: the other form of errors and lists, for those who ask for it
 //   - middleware.go: correlation id, log, recovery, browser guards, deadlines
 //   - machines.go, exec.go, execstream.go, files.go, images.go, system.go: one
 //     file for each resource

@@ -41,15 +41,32 @@ var codeNames = map[string]string{
 	"CIRCUIT_OPEN_ERROR":   "CircuitOpenError",
 }
 
-// apiError is an answer that is an error. Its JSON form is that of ErrorBody.
+// apiError is an answer that is an error. Its JSON form is that of ErrorBody,
+// or the nested one for callers that ask for it.
 type apiError struct {
 	status int
 	body   hyperfleet.ErrorBody
+	nested bool
 }
 
-func (e *apiError) Error() string                { return e.body.Message }
-func (e *apiError) GetStatus() int               { return e.status }
-func (e *apiError) MarshalJSON() ([]byte, error) { return json.Marshal(e.body) }
+func (e *apiError) Error() string  { return e.body.Message }
+func (e *apiError) GetStatus() int { return e.status }
+
+// MarshalJSON writes the form that the caller asked for.
+func (e *apiError) MarshalJSON() ([]byte, error) {
+	if e.nested {
+		return json.Marshal(nest(e.body))
+	}
+	return json.Marshal(e.body)
+}
+
+// ContentType is the media type of that form.
+func (e *apiError) ContentType(plain string) string {
+	if e.nested {
+		return mediaNested
+	}
+	return plain
+}
 
 // Schema documents the error as what it looks like.
 func (e *apiError) Schema(r huma.Registry) *huma.Schema {
@@ -99,8 +116,10 @@ func refusal(status int, message string, details ...hyperfleet.ErrorDetail) *api
 // useOurErrors makes huma answer in our shape. huma's hook for that is a
 // package variable; it is set once, before any handler exists.
 var useOurErrors = sync.OnceFunc(func() {
-	huma.NewErrorWithContext = func(_ huma.Context, status int, message string, errs ...error) huma.StatusError {
-		return fromHuma(status, message, errs)
+	huma.NewErrorWithContext = func(hc huma.Context, status int, message string, errs ...error) huma.StatusError {
+		e := fromHuma(status, message, errs)
+		e.nested = wantsNested(hc.Header("Accept"))
+		return e
 	}
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		return fromHuma(status, message, errs)
@@ -109,7 +128,7 @@ var useOurErrors = sync.OnceFunc(func() {
 
 // fromHuma turns what huma's validation found into our shape. The rejected
 // values are left out: one may be a password.
-func fromHuma(status int, message string, errs []error) huma.StatusError {
+func fromHuma(status int, message string, errs []error) *apiError {
 	if status == http.StatusUnprocessableEntity {
 		status = http.StatusBadRequest
 	}
@@ -127,8 +146,9 @@ func fromHuma(status int, message string, errs []error) huma.StatusError {
 }
 
 // writeError answers with err outside of huma.
-func writeError(w http.ResponseWriter, e *apiError) {
-	w.Header().Set("Content-Type", "application/json")
+func writeError(w http.ResponseWriter, r *http.Request, e *apiError) {
+	e.nested = wantsNested(r.Header.Get("Accept"))
+	w.Header().Set("Content-Type", e.ContentType(mediaJSON))
 	w.WriteHeader(e.status)
 	_ = json.NewEncoder(w).Encode(e) // the caller is gone if this fails
 }

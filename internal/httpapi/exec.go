@@ -42,15 +42,15 @@ func (s *Server) registerExec() {
 			"200": {Description: "How the command ended", Content: jsonContent(schemaOf[hyperfleet.ExecResult](s))},
 			"101": upgraded,
 		},
-	}, s.exec)
+	}, s.exec, ofGuest)
 	register(s, huma.Operation{
 		OperationID: "attachExec", Method: http.MethodPost, Path: "/machines/{id}/exec/{exec_id}/attach", Tags: tags,
 		Summary:   "Go on with a streamed command; needs Upgrade: hyperfleet-exec",
 		Responses: map[string]*huma.Response{"101": upgraded},
-	}, s.attachExec)
+	}, s.attachExec, ofGuest)
 	register(s, huma.Operation{
 		OperationID: "execStatus", Method: http.MethodGet, Path: "/machines/{id}/exec/{exec_id}", Tags: tags, Summary: "Ask how a command is doing",
-	}, s.execStatus)
+	}, s.execStatus, ofGuest)
 }
 
 type execInput struct {

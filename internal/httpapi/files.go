@@ -37,25 +37,27 @@ func (s *Server) registerFiles() {
 	tags := []string{"files"}
 	register(s, huma.Operation{
 		OperationID: "uploadFile", Method: http.MethodPost, Path: "/machines/{id}/files", Tags: tags, Summary: "Write a file given in base64",
-	}, s.uploadFile)
+	}, s.uploadFile, ofGuest)
 	// Told afterwards: huma would read and decode a body that it knows of.
-	s.api.OpenAPI().Paths["/machines/{id}/files"].Post.RequestBody = &huma.RequestBody{Required: true, Content: jsonContent(schemaOf[fileUpload](s))}
+	upload := s.operation(http.MethodPost, "/machines/{id}/files")
+	upload.RequestBody = &huma.RequestBody{Required: true, Content: jsonContent(schemaOf[fileUpload](s))}
+	s.document(upload, ofGuest)
 	register(s, huma.Operation{
 		OperationID: "putFile", Method: http.MethodPut, Path: "/machines/{id}/files", Tags: tags, Summary: "Write a file of any size; it is replaced once all of it has arrived",
 		RequestBody: &huma.RequestBody{Required: true, Content: binaryContent(octetStream)},
-	}, s.putFile)
+	}, s.putFile, ofGuest)
 	register(s, huma.Operation{
 		OperationID: "readFile", Method: http.MethodGet, Path: "/machines/{id}/files", Tags: tags, Summary: "Read a file",
 		Description: "In base64, or with `Accept: application/octet-stream` as it is.",
 		Responses: map[string]*huma.Response{"200": {Description: "The file", Content: map[string]*huma.MediaType{
 			"application/json": {Schema: schemaOf[fileContent](s)}, octetStream: binaryContent(octetStream)[octetStream],
 		}}},
-	}, s.readFile)
-	register(s, huma.Operation{OperationID: "removeFile", Method: http.MethodDelete, Path: "/machines/{id}/files", Tags: tags, Summary: "Remove a file or a folder", DefaultStatus: http.StatusNoContent}, s.removeFile)
-	register(s, huma.Operation{OperationID: "statFile", Method: http.MethodGet, Path: "/machines/{id}/files/stat", Tags: tags, Summary: "Describe a file"}, s.statFile)
-	register(s, huma.Operation{OperationID: "listFiles", Method: http.MethodGet, Path: "/machines/{id}/files/list", Tags: tags, Summary: "List a folder"}, s.listFiles)
-	register(s, huma.Operation{OperationID: "mkdir", Method: http.MethodPost, Path: "/machines/{id}/files/mkdir", Tags: tags, Summary: "Make a folder", DefaultStatus: http.StatusNoContent}, s.mkdir)
-	register(s, huma.Operation{OperationID: "renameFile", Method: http.MethodPost, Path: "/machines/{id}/files/rename", Tags: tags, Summary: "Rename a file", DefaultStatus: http.StatusNoContent}, s.renameFile)
+	}, s.readFile, ofGuest)
+	register(s, huma.Operation{OperationID: "removeFile", Method: http.MethodDelete, Path: "/machines/{id}/files", Tags: tags, Summary: "Remove a file or a folder", DefaultStatus: http.StatusNoContent}, s.removeFile, ofGuest)
+	register(s, huma.Operation{OperationID: "statFile", Method: http.MethodGet, Path: "/machines/{id}/files/stat", Tags: tags, Summary: "Describe a file"}, s.statFile, ofGuest)
+	register(s, huma.Operation{OperationID: "listFiles", Method: http.MethodGet, Path: "/machines/{id}/files/list", Tags: tags, Summary: "List a folder"}, s.listFiles, ofGuest)
+	register(s, huma.Operation{OperationID: "mkdir", Method: http.MethodPost, Path: "/machines/{id}/files/mkdir", Tags: tags, Summary: "Make a folder", DefaultStatus: http.StatusNoContent}, s.mkdir, ofGuest)
+	register(s, huma.Operation{OperationID: "renameFile", Method: http.MethodPost, Path: "/machines/{id}/files/rename", Tags: tags, Summary: "Rename a file", DefaultStatus: http.StatusNoContent}, s.renameFile, ofGuest)
 }
 
 // FileParam is the part of an input that names one file.
@@ -173,7 +175,7 @@ func (s *Server) putFile(ctx context.Context, in *putInput) (*response[hyperflee
 	body := &watchedReader{r: in.body}
 	n, err := guest.WriteFile(ctx, in.Path, mode, body)
 	if body.err != nil {
-		return nil, refusal(http.StatusBadRequest, "the request body could not be read")
+		return nil, bodyError(body.err)
 	}
 	if err != nil {
 		return nil, err

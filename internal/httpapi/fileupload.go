@@ -21,7 +21,8 @@ const (
 // on the way, so that a file is never held in memory. The Content of the result
 // is empty.
 func parseFileUpload(r io.Reader, w io.Writer) (fileUpload, error) {
-	p := &uploadParser{r: bufio.NewReaderSize(r, 32<<10), content: w}
+	body := &watchedReader{r: r}
+	p := &uploadParser{r: bufio.NewReaderSize(body, 32<<10), content: w}
 	err := p.object()
 	var up fileUpload
 	switch {
@@ -32,6 +33,8 @@ func parseFileUpload(r io.Reader, w io.Writer) (fileUpload, error) {
 		return up, refusal(http.StatusBadRequest, "the request body is cut")
 	case errors.Is(err, errUploadSyntax):
 		return up, refusal(http.StatusBadRequest, "validation failed", hyperfleet.ErrorDetail{Location: "body", Message: err.Error()})
+	case body.err != nil:
+		return up, bodyError(body.err)
 	default:
 		return up, err
 	}

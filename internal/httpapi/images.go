@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
 
@@ -19,20 +20,20 @@ const ndjson = "application/x-ndjson"
 
 func (s *Server) registerImages() {
 	tags := []string{"images"}
-	register(s, huma.Operation{OperationID: "listImages", Method: http.MethodGet, Path: "/images", Tags: tags, Summary: "List images that are ready"}, s.listImages)
+	register(s, huma.Operation{OperationID: "listImages", Method: http.MethodGet, Path: "/images", Tags: tags, Summary: "List images that are ready"}, s.listImages, ofStore)
 	register(s, huma.Operation{
 		OperationID: "pullImage", Method: http.MethodPost, Path: "/images/pull", Tags: tags, Summary: "Make an image ready",
 		Description: "Answers when it is ready, or with `Accept: application/x-ndjson` at once, with one event for each line.",
 		Responses: map[string]*huma.Response{"200": {Description: "The image", Content: map[string]*huma.MediaType{
 			"application/json": {Schema: schemaOf[hyperfleet.Image](s)}, ndjson: {Schema: schemaOf[hyperfleet.PullEvent](s)},
 		}}},
-	}, s.pullImage)
+	}, s.pullImage, ofRegistry)
 	register(s, huma.Operation{
 		OperationID: "importImage", Method: http.MethodPost, Path: "/images/import", Tags: tags, Summary: "Make an image of an archive",
 		RequestBody: &huma.RequestBody{Required: true, Content: binaryContent("application/x-tar")},
-	}, s.importImage)
-	register(s, huma.Operation{OperationID: "getImage", Method: http.MethodGet, Path: "/images/{ref...}", Tags: tags, Summary: "Get an image by reference or digest"}, s.getImage)
-	register(s, huma.Operation{OperationID: "deleteImage", Method: http.MethodDelete, Path: "/images/{ref...}", Tags: tags, Summary: "Remove an image", DefaultStatus: http.StatusNoContent}, s.deleteImage)
+	}, s.importImage, ofRegistry, failures{errdefs.Conflict})
+	register(s, huma.Operation{OperationID: "getImage", Method: http.MethodGet, Path: "/images/{ref...}", Tags: tags, Summary: "Get an image by reference or digest"}, s.getImage, failures{errdefs.Invalid, errdefs.NotFound, errdefs.Unavailable})
+	register(s, huma.Operation{OperationID: "deleteImage", Method: http.MethodDelete, Path: "/images/{ref...}", Tags: tags, Summary: "Remove an image", DefaultStatus: http.StatusNoContent}, s.deleteImage, failures{errdefs.Invalid, errdefs.NotFound, errdefs.Conflict, errdefs.Unavailable})
 }
 
 func imageView(img machine.Image) hyperfleet.Image {
@@ -145,7 +146,7 @@ func (s *Server) importImage(ctx context.Context, in *importInput) (*response[hy
 	body := &watchedReader{r: in.body}
 	img, err := s.cfg.Images.Import(ctx, in.Name, struct{ io.Reader }{body})
 	if body.err != nil {
-		return nil, refusal(http.StatusBadRequest, "the request body could not be read")
+		return nil, bodyError(body.err)
 	}
 	if err != nil {
 		return nil, err

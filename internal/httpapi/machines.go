@@ -53,29 +53,32 @@ func lowerNotFound(err error) error {
 
 func (s *Server) registerMachines() {
 	tags := []string{"machines"}
-	register(s, huma.Operation{OperationID: "listMachines", Method: http.MethodGet, Path: "/machines", Summary: "List machines, newest first", Tags: tags}, s.listMachines)
-	register(s, huma.Operation{OperationID: "createMachine", Method: http.MethodPost, Path: "/machines", Summary: "Create a machine", Tags: tags, DefaultStatus: http.StatusCreated}, s.createMachine)
-	register(s, huma.Operation{OperationID: "getMachine", Method: http.MethodGet, Path: "/machines/{id}", Summary: "Get a machine", Tags: tags}, s.getMachine)
-	register(s, huma.Operation{OperationID: "waitMachine", Method: http.MethodGet, Path: "/machines/{id}/wait", Summary: "Wait until a machine is in a state", Tags: tags}, s.waitMachine)
-	register(s, huma.Operation{OperationID: "deleteMachine", Method: http.MethodDelete, Path: "/machines/{id}", Summary: "End and remove a machine", Tags: tags, DefaultStatus: http.StatusNoContent}, s.deleteMachine)
-	register(s, huma.Operation{OperationID: "startMachine", Method: http.MethodPost, Path: "/machines/{id}/start", Summary: "Start a machine", Tags: tags}, s.change(s.cfg.Machines.Start))
-	register(s, huma.Operation{OperationID: "stopMachine", Method: http.MethodPost, Path: "/machines/{id}/stop", Summary: "Stop a machine", Tags: tags}, s.change(s.cfg.Machines.Stop))
-	register(s, huma.Operation{OperationID: "restartMachine", Method: http.MethodPost, Path: "/machines/{id}/restart", Summary: "Stop, then start a machine", Tags: tags}, s.change(s.cfg.Machines.Restart))
-	register(s, huma.Operation{OperationID: "pauseMachine", Method: http.MethodPost, Path: "/machines/{id}/pause", Summary: "Stop a machine's vCPUs; its memory stays", Tags: tags}, s.change(s.cfg.Machines.Pause))
-	register(s, huma.Operation{OperationID: "resumeMachine", Method: http.MethodPost, Path: "/machines/{id}/resume", Summary: "Let a paused machine go on, with its clock set", Tags: tags}, s.change(s.cfg.Machines.Resume))
+	register(s, huma.Operation{OperationID: "listMachines", Method: http.MethodGet, Path: "/machines", Summary: "List machines, newest first", Tags: tags,
+		Responses: map[string]*huma.Response{"200": {Description: "The machines", Content: listContent[hyperfleet.Machine](s)}}}, s.listMachines, ofStore)
+	register(s, huma.Operation{OperationID: "createMachine", Method: http.MethodPost, Path: "/machines", Summary: "Create a machine", Tags: tags, DefaultStatus: http.StatusCreated}, s.createMachine, ofStore, ofStart, failures{errdefs.NotFound, errdefs.Conflict, errdefs.Exhausted, errdefs.Timeout})
+	register(s, huma.Operation{OperationID: "getMachine", Method: http.MethodGet, Path: "/machines/{id}", Summary: "Get a machine", Tags: tags}, s.getMachine, ofMachine)
+	register(s, huma.Operation{OperationID: "waitMachine", Method: http.MethodGet, Path: "/machines/{id}/wait", Summary: "Wait until a machine is in a state", Tags: tags}, s.waitMachine, ofMachine, failures{errdefs.Timeout})
+	register(s, huma.Operation{OperationID: "deleteMachine", Method: http.MethodDelete, Path: "/machines/{id}", Summary: "End and remove a machine", Tags: tags, DefaultStatus: http.StatusNoContent}, s.deleteMachine, ofChange)
+	register(s, huma.Operation{OperationID: "startMachine", Method: http.MethodPost, Path: "/machines/{id}/start", Summary: "Start a machine", Tags: tags}, s.change(s.cfg.Machines.Start), ofChange, ofStart)
+	register(s, huma.Operation{OperationID: "stopMachine", Method: http.MethodPost, Path: "/machines/{id}/stop", Summary: "Stop a machine", Tags: tags}, s.change(s.cfg.Machines.Stop), ofChange)
+	register(s, huma.Operation{OperationID: "restartMachine", Method: http.MethodPost, Path: "/machines/{id}/restart", Summary: "Stop, then start a machine", Tags: tags}, s.change(s.cfg.Machines.Restart), ofChange, ofStart)
+	register(s, huma.Operation{OperationID: "pauseMachine", Method: http.MethodPost, Path: "/machines/{id}/pause", Summary: "Stop a machine's vCPUs; its memory stays", Tags: tags}, s.change(s.cfg.Machines.Pause), ofChange, failures{errdefs.Unsupported, errdefs.Guest})
+	register(s, huma.Operation{OperationID: "resumeMachine", Method: http.MethodPost, Path: "/machines/{id}/resume", Summary: "Let a paused machine go on, with its clock set", Tags: tags}, s.change(s.cfg.Machines.Resume), ofChange, failures{errdefs.Unsupported, errdefs.Guest})
 	register(s, huma.Operation{OperationID: "machineConsole", Method: http.MethodGet, Path: "/machines/{id}/console", Summary: "Read the serial console's record", Tags: tags,
-		Responses: map[string]*huma.Response{"200": {Description: "The record, oldest byte first", Content: binaryContent("text/plain")}}}, s.console)
+		Responses: map[string]*huma.Response{"200": {Description: "The record, oldest byte first", Content: binaryContent("text/plain")}}}, s.console, ofMachine, failures{errdefs.Conflict, errdefs.Unsupported})
 }
 
 type listInput struct {
+	Accept string `header:"Accept" doc:"application/vnd.hyperfleet.nested+json for an object with the total"`
 	Status string `query:"status" enum:"pending,starting,running,paused,stopping,stopped,failed" doc:"Only machines in this state"`
 	Limit  int    `query:"limit" minimum:"0" doc:"At most so many; 0 means all"`
 	Offset int    `query:"offset" minimum:"0"`
 }
 
 type listOutput struct {
-	Total string `header:"X-Total-Count" doc:"How many there are without limit and offset"`
-	Body  []hyperfleet.Machine
+	Total       string `header:"X-Total-Count" doc:"How many there are without limit and offset"`
+	ContentType string `header:"Content-Type"`
+	Body        any
 }
 
 func (s *Server) listMachines(ctx context.Context, in *listInput) (*listOutput, error) {
@@ -83,9 +86,13 @@ func (s *Server) listMachines(ctx context.Context, in *listInput) (*listOutput, 
 	if err != nil {
 		return nil, err
 	}
-	out := &listOutput{Total: strconv.Itoa(total), Body: make([]hyperfleet.Machine, len(list))}
+	views := make([]hyperfleet.Machine, len(list))
 	for i, m := range list {
-		out.Body[i] = s.view(m)
+		views[i] = s.view(m)
+	}
+	out := &listOutput{Total: strconv.Itoa(total), ContentType: mediaJSON, Body: views}
+	if wantsNested(in.Accept) {
+		out.ContentType, out.Body = mediaNested, page[hyperfleet.Machine]{views, total, in.Limit, in.Offset}
 	}
 	return out, nil
 }

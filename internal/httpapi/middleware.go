@@ -52,10 +52,10 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(probe, r)
 	if allow := probe.header.Get("Allow"); allow != "" {
 		w.Header().Set("Allow", allow)
-		writeError(w, refusal(http.StatusMethodNotAllowed, "Method "+r.Method+" is not allowed here"))
+		writeError(w, r, refusal(http.StatusMethodNotAllowed, "Method "+r.Method+" is not allowed here"))
 		return
 	}
-	writeError(w, refusal(http.StatusNotFound, "No such route"))
+	writeError(w, r, refusal(http.StatusNotFound, "No such route"))
 }
 
 // withoutPrefix strips the API prefix and a trailing slash.
@@ -90,7 +90,7 @@ func (d *discardWriter) WriteHeader(int)             {}
 // answer, logs and counts it, and turns a panic into an internal error.
 func (s *Server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		req := &request{id: r.Header.Get(headerRequestID)}
+		req := &request{id: r.Header.Get(headerRequestID), nested: wantsNested(r.Header.Get("Accept"))}
 		if !validRequestID(req.id) {
 			req.id = newRequestID()
 		}
@@ -102,7 +102,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			if err, _ := v.(error); v != nil && !errors.Is(err, http.ErrAbortHandler) {
 				s.cfg.Log.Error("handler panicked", slog.String("req", req.id), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 				if rec.status == 0 {
-					writeError(rec, refusal(http.StatusInternalServerError, "An unexpected error occurred"))
+					writeError(rec, r, refusal(http.StatusInternalServerError, "An unexpected error occurred"))
 					v = nil
 				}
 			}
@@ -110,6 +110,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 				rec.status = http.StatusOK // net/http answers for a handler that wrote nothing
 			}
 			s.ended(r, req, rec.status, time.Since(began))
+			s.checkDeclared(r, req.pattern, rec.status)
 			if v != nil {
 				panic(http.ErrAbortHandler) // breaks the connection, so that a cut answer is seen as cut
 			}
@@ -186,8 +187,8 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // refuseForeignOrigins keeps web pages of other origins from changing anything.
 func refuseForeignOrigins(next http.Handler) http.Handler {
 	guard := http.NewCrossOriginProtection()
-	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, refusal(http.StatusForbidden, "Cross-origin requests are refused"))
+	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, r, refusal(http.StatusForbidden, "Cross-origin requests are refused"))
 	}))
 	return guard.Handler(next)
 }

@@ -28,6 +28,8 @@ func (nobody) RequestEnded(string, string, int, time.Duration) {}
 // its handler runs and read after.
 type request struct {
 	id      string
+	nested  bool       // the caller wants the nested forms
+	pattern string     // of the mux; "" until it is known
 	route   string     // pattern without method
 	machine machine.ID // "" for requests that concern none
 }
@@ -44,6 +46,7 @@ func requestOf(ctx context.Context) *request {
 
 // matched notes which operation the path names, and which machine.
 func (r *request) matched(pattern, path string) {
+	r.pattern = pattern
 	if _, route, ok := strings.Cut(pattern, " "); ok {
 		pattern = route
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -125,6 +126,9 @@ type Server struct {
 	execs  *execs
 	spools *spools
 	spec   []byte // OpenAPI document
+
+	errorSchema *huma.Schema
+	declared    map[string]map[int]bool // by mux pattern: the statuses that the document tells of
 }
 
 // New builds the API.
@@ -134,9 +138,10 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	useOurErrors()
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), execs: newExecs(cfg.Log, cfg.ExecGrace)}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), execs: newExecs(cfg.Log, cfg.ExecGrace), declared: map[string]map[int]bool{}}
 	s.spools = newSpools(cfg.SpoolDir, max(cfg.ExecMaxOutput, cfg.FileMaxSize))
 	s.api = humago.New(s.mux, openAPIConfig())
+	s.errorSchema = schemaOf[hyperfleet.ErrorBody](s)
 	s.registerSystem()
 	s.registerMachines()
 	s.registerExec()
@@ -153,8 +158,9 @@ func (s *Server) Close() { s.execs.close() }
 var errorBodyType = reflect.TypeFor[hyperfleet.ErrorBody]()
 
 // register adds an operation whose handler may return any error: those of
-// errdefs become their public form, all others are logged and hidden.
-func register[I, O any](s *Server, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
+// errdefs become their public form, all others are logged and hidden. fails
+// tells which kinds it may return, for the document: see failures.
+func register[I, O any](s *Server, op huma.Operation, handler func(context.Context, *I) (*O, error), fails ...failures) {
 	op.BodyReadTimeout = -1 // slowBody bounds it, and does not cut long handlers
 	if op.MaxBodyBytes == 0 {
 		op.MaxBodyBytes = 1 << 20
@@ -166,10 +172,17 @@ func register[I, O any](s *Server, op huma.Operation, handler func(context.Conte
 		}
 		return out, nil
 	})
+	s.document(s.operation(op.Method, op.Path), slices.Concat(fails...))
 }
 
 // failure is the public form of err. What it hides goes to the log.
 func (s *Server) failure(ctx context.Context, err error) *apiError {
+	e := *s.publicForm(ctx, err) // it may be shared
+	e.nested = requestOf(ctx).nested
+	return &e
+}
+
+func (s *Server) publicForm(ctx context.Context, err error) *apiError {
 	if e, ok := errors.AsType[*apiError](err); ok {
 		return e
 	}
@@ -189,7 +202,7 @@ func schemaOf[T any](s *Server) *huma.Schema {
 }
 
 func jsonContent(schema *huma.Schema) map[string]*huma.MediaType {
-	return map[string]*huma.MediaType{"application/json": {Schema: schema}}
+	return map[string]*huma.MediaType{mediaJSON: {Schema: schema}}
 }
 
 func binaryContent(types ...string) map[string]*huma.MediaType {

@@ -1,8 +1,10 @@
 package httpapi
 
 import (
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -39,4 +41,12 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	b.waited += time.Since(began)
 	b.read += int64(n)
 	return n, err
+}
+
+// bodyError is the answer to a body that could not be read to its end.
+func bodyError(err error) *apiError {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return refusal(http.StatusRequestTimeout, "the request body came too slowly")
+	}
+	return refusal(http.StatusBadRequest, "the request body could not be read")
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hyperfleet/hyperfleet"
 	"github.com/hyperfleet/hyperfleet/internal/buildinfo"
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
 type response[T any] struct{ Body T }
@@ -28,7 +29,7 @@ func (s *Server) registerSystem() {
 			return nil, err
 		}
 		return &response[hyperfleet.Health]{hyperfleet.Health{Status: "ok"}}, nil
-	})
+	}, failures{errdefs.Unavailable})
 	register(s, huma.Operation{
 		OperationID: "version", Method: http.MethodGet, Path: "/version", Summary: "Which build this is", Tags: []string{"system"},
 	}, func(context.Context, *struct{}) (*response[hyperfleet.Version], error) {
@@ -48,11 +49,21 @@ func openAPIConfig() huma.Config {
 				Title: "Hyperfleet API", Version: "1.0.0",
 				Description: "OCI images as microVMs. Every path also works under /api/v1.",
 			},
-			Servers: []*huma.Server{{URL: "/"}, {URL: apiPrefix}},
-			Tags:    []*huma.Tag{{Name: "machines"}, {Name: "exec"}, {Name: "files"}, {Name: "images"}, {Name: "system"}},
+			Servers: []*huma.Server{{URL: apiPrefix}, {URL: "/"}},
+			Components: &huma.Components{
+				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				Headers: map[string]*huma.Header{headerRequestID: {
+					Description: "The request's own, or a new one; it is in the daemon's log", Schema: &huma.Schema{Type: "string"},
+				}},
+				SecuritySchemes: map[string]*huma.SecurityScheme{
+					"bearerAuth": {Type: "http", Scheme: "bearer", Description: "An API key: `Authorization: Bearer hf_...`"},
+					"apiKey":     {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "The same key"},
+				},
+			},
+			Tags: []*huma.Tag{{Name: "machines"}, {Name: "exec"}, {Name: "files"}, {Name: "images"}, {Name: "system"}},
 		},
-		Formats:       map[string]huma.Format{"application/json": format},
-		DefaultFormat: "application/json",
+		Formats:       map[string]huma.Format{mediaJSON: format, "json": format}, // the second for types that end in +json
+		DefaultFormat: mediaJSON,
 	}
 	cfg.AllowAdditionalPropertiesByDefault = true // unknown fields are ignored
 	return cfg
