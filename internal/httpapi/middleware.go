@@ -202,7 +202,7 @@ func refuseForeignHosts(next http.Handler) http.Handler {
 		}
 		addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
 		if !strings.EqualFold(host, "localhost") && (err != nil || !addr.IsLoopback()) {
-			writeError(w, refusal(http.StatusMisdirectedRequest, "This listener answers for localhost only"))
+			writeError(w, r, refusal(http.StatusMisdirectedRequest, "This listener answers for localhost only"))
 			return
 		}
 		next.ServeHTTP(w, r)
