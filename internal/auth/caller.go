@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"log/slog"
+	"time"
 )
 
 // Caller is who sends a request. The zero value may do nothing.
@@ -10,6 +11,8 @@ type Caller struct {
 	KeyID  KeyID  // "" for a local caller
 	Name   string // of the key, for people; not unique
 	Scopes Scopes
+	// ExpiresAt is when the key does, zero for never.
+	ExpiresAt time.Time
 	// Local callers need no key: they reached the unix socket, or the operator
 	// has switched authentication off. They hold every scope.
 	Local bool

@@ -38,6 +38,16 @@ type Key struct {
 	RevokedAt  time.Time
 }
 
+// usable reports whether the key opens anything at now.
+func (k Key) usable(now time.Time) bool {
+	return k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
+}
+
+// caller is who uses the key.
+func (k Key) caller() Caller {
+	return Caller{KeyID: k.ID, Name: k.Name, Scopes: k.Scopes, ExpiresAt: k.ExpiresAt}
+}
+
 // Hash is the SHA-256 of a secret.
 type Hash [sha256.Size]byte
 

@@ -1,9 +1,10 @@
-// Package store keeps machines and their operations in one SQLite file.
+// Package store keeps machines, their operations and API keys in one SQLite
+// file.
 //
-// It implements machine.Store: each method is one transaction, which is on the
-// disk when the method returns (WAL with synchronous=FULL). There is one file
-// per aggregate: machines.go, operations.go. Rules about states are not here;
-// they belong to package machine. The daemon opens the Store and is the only
+// It implements machine.Store and auth.Store: each method is one transaction,
+// which is on the disk when the method returns (WAL with synchronous=FULL).
+// There is one file per aggregate: machines.go, operations.go, keys.go. Rules
+// are not here; they belong to packages machine and auth. The daemon opens the Store and is the only
 // process that writes; its own lock sees to that.
 //
 // A Store is safe for concurrent use. All writes go through one connection, so
@@ -36,7 +37,7 @@ const readers = 4
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Store is a machine.Store in SQLite.
+// Store is a machine.Store and an auth.Store in SQLite.
 type Store struct {
 	write *sql.DB // one connection
 	read  *sql.DB
