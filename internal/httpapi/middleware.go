@@ -16,8 +16,11 @@ import (
 )
 
 const (
-	headerRequestID = "X-Correlation-ID"
-	apiPrefix       = "/api/v1" // every route is served with and without it
+	headerRequestID      = "X-Correlation-ID"
+	headerIdempotencyKey = "Idempotency-Key"
+	headerReplayed       = "Idempotency-Replayed"
+
+	apiPrefix = "/api/v1" // every route is served with and without it
 )
 
 // Handler serves the API to callers that reach it by the unix socket or by a
@@ -30,7 +33,7 @@ func (s *Server) Handler() http.Handler { return s.observe(s.guarded()) }
 func (s *Server) LoopbackHandler() http.Handler { return s.observe(refuseForeignHosts(s.guarded())) }
 
 func (s *Server) guarded() http.Handler {
-	return refuseForeignOrigins(s.cfg.Authenticate(http.HandlerFunc(s.route)))
+	return originPolicy(s.cfg.CORSOrigins).handler(s.cfg.Authenticate(http.HandlerFunc(s.route)))
 }
 
 // route finds the handler for a path with or without prefix and trailing slash,
@@ -182,15 +185,6 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		w.status = http.StatusSwitchingProtocols
 	}
 	return conn, rw, err
-}
-
-// refuseForeignOrigins keeps web pages of other origins from changing anything.
-func refuseForeignOrigins(next http.Handler) http.Handler {
-	guard := http.NewCrossOriginProtection()
-	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, r, refusal(http.StatusForbidden, "Cross-origin requests are refused"))
-	}))
-	return guard.Handler(next)
 }
 
 // refuseForeignHosts answers 421 unless Host is localhost or a loopback address.

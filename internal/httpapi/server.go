@@ -79,6 +79,9 @@ type Config struct {
 	ExecMaxOutput      int64         // bytes of a buffered exec; default 256 MiB
 	ExecGrace          time.Duration // how long a streamed exec waits for its client; default 60 s
 
+	// CORSOrigins are the origins whose web pages may call the API, or "*" for
+	// all; none by default.
+	CORSOrigins []string
 	// Authenticate wraps every handler; nil lets everybody in.
 	Authenticate func(http.Handler) http.Handler
 	// Ready says why the daemon cannot do its work yet; default: it can.
