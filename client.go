@@ -3,6 +3,7 @@ package hyperfleet
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +33,18 @@ type Client struct {
 	// APIKey, when set, is sent as a bearer token.
 	APIKey string
 
-	// Transport replaces the connection to Host, for TLS settings and tests.
+	// TLS, when set, is used for an https host, instead of what the system
+	// trusts. For a daemon with a certificate of its own making, RootCAs is a
+	// pool with the file that the daemon names at its start:
+	//
+	//	pem, err := os.ReadFile("ca.crt")
+	//	pool := x509.NewCertPool()
+	//	ok := pool.AppendCertsFromPEM(pem)
+	//	c := &hyperfleet.Client{Host: "https://host:3000", TLS: &tls.Config{RootCAs: pool}}
+	TLS *tls.Config
+
+	// Transport replaces the connection to Host, for proxies and tests; TLS has
+	// no effect then.
 	// It must speak HTTP/1.1, since streamed execs upgrade their connection.
 	Transport http.RoundTripper
 
@@ -52,7 +64,7 @@ func (c *Client) CloseIdleConnections() {
 // connect resolves the fields once.
 func (c *Client) connect() (*http.Client, *url.URL, error) {
 	c.once.Do(func() {
-		base, transport, err := dialer(c.Host)
+		base, transport, err := dialer(c.Host, c.TLS)
 		if c.Transport != nil {
 			transport = c.Transport
 		}
@@ -65,7 +77,7 @@ func (c *Client) connect() (*http.Client, *url.URL, error) {
 }
 
 // dialer returns the base URL and a transport for host.
-func dialer(host string) (*url.URL, http.RoundTripper, error) {
+func dialer(host string, trust *tls.Config) (*url.URL, http.RoundTripper, error) {
 	if host == "" {
 		host = DefaultHost
 	}
@@ -75,6 +87,7 @@ func dialer(host string) (*url.URL, http.RoundTripper, error) {
 	}
 	t := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
+		TLSClientConfig:     trust.Clone(),
 		TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     90 * time.Second,

@@ -33,6 +33,7 @@ var layers = []layer{
 	{"internal/errdefs", nil, "a leaf that every layer may use"},
 	{"internal/buildinfo", nil, "a leaf that every layer may use"},
 	{"internal/systemd", []string{"golang.org/x/sys"}, "a leaf: what a service manager wants to hear"},
+	{"internal/certificate", nil, "a leaf: files and the standard library's X.509"},
 	{"internal/guestproto", nil, "linked into the guest: small, and without surprises"},
 
 	{"internal/machine", []string{"internal/errdefs"}, "the domain is tested without any technology"},

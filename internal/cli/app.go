@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +18,9 @@ import (
 // Backend is what only the process with the engine in it can do. Package
 // daemon has the functions; main joins them.
 type Backend struct {
-	// Serve runs the daemon until ctx ends.
-	Serve func(ctx context.Context, log io.Writer) error
+	// Serve runs the daemon until ctx ends. Settings go before the variables
+	// of the same names.
+	Serve func(ctx context.Context, log io.Writer, settings map[string]string) error
 	// Embed starts the engine in this process, on a private socket, and
 	// returns the client's Host for it. end stops it and leaves no machine
 	// untended that it would not have left as a daemon.
@@ -73,6 +76,8 @@ type globals struct {
 	*App
 	host   string
 	output string
+	tlsCA  string
+	trust  *tls.Config // what tlsCA holds; nil: the system's authorities
 }
 
 const rootHelp = `Hyperfleet turns OCI images into microVMs.
@@ -85,6 +90,7 @@ EXIT STATUS
 ENVIRONMENT
   HYPERFLEET_HOST               unix:///path, http://host:port or https://host:port
   HYPERFLEET_API_KEY            key for a daemon that asks for one
+  HYPERFLEET_TLS_CA             file with the certificate that an https daemon is known by
   HYPERFLEET_REGISTRY_PASSWORD  password beside --username
   HYPERFLEET_RUN_DIR            of serve; its api.sock is where a client looks by default
   HYPERFLEET_STATE_DIR, PORT    of serve; all its variables are in docs/configuration.md
@@ -98,10 +104,11 @@ func newRootCommand(g *globals) *cobra.Command {
 			if g.output != "table" && g.output != "json" {
 				return fmt.Errorf("output %q: want table or json", g.output)
 			}
-			return nil
+			return g.readTrust()
 		},
 	}
 	root.PersistentFlags().StringVar(&g.host, "host", "", "where the daemon is (default $HYPERFLEET_HOST, or "+hyperfleet.DefaultHost+")")
+	root.PersistentFlags().StringVar(&g.tlsCA, "tls-ca", "", "file with the certificate that an https daemon is known by (default $HYPERFLEET_TLS_CA, or the system's)")
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table or json")
 	machine := newMachineCommand(g)
 	image := newImageCommand(g)
@@ -131,5 +138,26 @@ func (g *globals) address() string {
 }
 
 func (g *globals) client() *hyperfleet.Client {
-	return &hyperfleet.Client{Host: g.address(), APIKey: g.Getenv("HYPERFLEET_API_KEY")}
+	return &hyperfleet.Client{Host: g.address(), APIKey: g.Getenv("HYPERFLEET_API_KEY"), TLS: g.trust}
+}
+
+// readTrust reads the file that --tls-ca or HYPERFLEET_TLS_CA names.
+func (g *globals) readTrust() error {
+	path := g.tlsCA
+	if path == "" {
+		path = g.Getenv("HYPERFLEET_TLS_CA")
+	}
+	if path == "" {
+		return nil
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read the daemon's certificate: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(raw) {
+		return fmt.Errorf("read the daemon's certificate: %s holds no PEM certificate", path)
+	}
+	g.trust = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return nil
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -22,7 +23,9 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"hyperfleet": func() {
 			os.Exit(NewApp(Backend{
-				Serve: func(context.Context, io.Writer) error { return errors.New("no daemon in a script") },
+				Serve: func(_ context.Context, _ io.Writer, settings map[string]string) error {
+					return fmt.Errorf("no daemon in a script, with %v", settings)
+				},
 				Embed: func(context.Context, io.Writer) (string, func() error, error) {
 					return "", nil, errors.New("no engine in a script")
 				},

@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -35,8 +37,12 @@ type Config struct {
 	Port        uint16 `env:"PORT" envDefault:"3000" accepts:"a TCP port, 1 to 65535"`
 	DisableAuth string `env:"DISABLE_AUTH" accepts:"true, to listen on all interfaces without authentication"`
 
-	SocketGroup   string `env:"HYPERFLEET_SOCKET_GROUP" accepts:"the name or number of the group that may use the API's unix socket; default: the daemon's own"`
-	MetricsListen string `env:"HYPERFLEET_METRICS_LISTEN" accepts:"where metrics are served: host:port, or unix:// and an absolute path; default: nowhere"`
+	SocketGroup   string   `env:"HYPERFLEET_SOCKET_GROUP" accepts:"the name or number of the group that may use the API's unix socket; default: the daemon's own"`
+	MetricsListen string   `env:"HYPERFLEET_METRICS_LISTEN" accepts:"where metrics are served: host:port, or unix:// and an absolute path; default: nowhere"`
+	TLSCert       string   `env:"HYPERFLEET_TLS_CERT" accepts:"the path of a PEM certificate, with its chain, for the TCP listener; read again when it changes"`
+	TLSKey        string   `env:"HYPERFLEET_TLS_KEY" accepts:"the path of the key of HYPERFLEET_TLS_CERT; both or none"`
+	TLSSelfSigned bool     `env:"HYPERFLEET_TLS_SELF_SIGNED" envDefault:"false" accepts:"true, for a certificate that the daemon makes (tls/ca.crt in the state folder, for clients), without HYPERFLEET_TLS_CERT; false otherwise"`
+	CORSOrigins   []string `env:"HYPERFLEET_CORS_ORIGINS" accepts:"origins (https://app.example.com), separated by commas, whose web pages may call the API; or * for those of all, which is refused without authentication"`
 
 	Runtime string `env:"HYPERFLEET_RUNTIME" envDefault:"auto" accepts:"auto or qemu"`
 	QEMU    string `env:"HYPERFLEET_QEMU_BIN" accepts:"the QEMU system emulator; default: the one on PATH"`
@@ -93,9 +99,12 @@ const maxSocketPath = 107
 // a socket's path.
 const maxRunDir = maxSocketPath - len("/run-123456789.sock")
 
-// Load reads the configuration from the process's environment.
-func Load() (Config, error) {
-	return Parse(env.ToMap(os.Environ()))
+// Load reads the configuration from the process's environment. Settings, by
+// variable, go before what is set there.
+func Load(settings map[string]string) (Config, error) {
+	vars := env.ToMap(os.Environ())
+	maps.Copy(vars, settings)
+	return Parse(vars)
 }
 
 // Parse reads the configuration from vars. Its error tells of every wrong one.
@@ -179,6 +188,9 @@ func (c *Config) check(vars map[string]string) error {
 		"ExecMaxOutput":  c.ExecMaxOutput > 0,
 		"ExecGrace":      c.ExecGrace > 0,
 	}
+	rules["TLSKey"] = (c.TLSKey == "") == (c.TLSCert == "")
+	rules["TLSSelfSigned"] = !c.TLSSelfSigned || c.TLSCert == ""
+	rules["CORSOrigins"] = validOrigins(c.CORSOrigins) && (!slices.Contains(c.CORSOrigins, "*") || !c.Public())
 	rules["AllowedDirs"] = !slices.ContainsFunc(c.AllowedDirs, func(dir string) bool { return !filepath.IsAbs(dir) })
 	var errs []error
 	for f := range reflect.TypeFor[Config]().Fields() {
@@ -216,6 +228,25 @@ func SplitListen(address string) (network, at string) {
 func (c *Config) Watchdog() time.Duration {
 	return time.Duration(min(c.WatchdogUSec, math.MaxInt64/int64(time.Microsecond))) * time.Microsecond
 }
+
+// validOrigins reports whether each is an origin as browsers send it, or "*"
+// stands alone.
+func validOrigins(origins []string) bool {
+	for _, o := range origins {
+		u, err := url.Parse(o)
+		exact := err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && o == u.Scheme+"://"+strings.ToLower(u.Host)
+		if !exact && (o != "*" || len(origins) > 1) {
+			return false
+		}
+	}
+	return true
+}
+
+// TLS reports whether the TCP listener speaks TLS.
+func (c *Config) TLS() bool { return c.TLSCert != "" || c.TLSSelfSigned }
+
+// TLSDir is where the daemon keeps a certificate of its own making.
+func (c *Config) TLSDir() string { return filepath.Join(c.StateDir, "tls") }
 
 // Public reports whether the API is served on all interfaces.
 func (c *Config) Public() bool { return c.DisableAuth == "true" }

@@ -63,6 +63,7 @@ func TestWrongValues(t *testing.T) {
 		"HYPERFLEET_OCI_DEFAULT_ROOTFS_SIZE_MIB": "1", "HYPERFLEET_RUNTIME": "docker", "HYPERFLEET_EXEC_MAX_TIMEOUT": "1h",
 		"HYPERFLEET_ALLOWED_DIRS": "a,b", "HYPERFLEET_ALLOW_UNGUARDED_NETWORK": "maybe", "HYPERFLEET_UID_BASE": "-5",
 		"HYPERFLEET_OCI_CACHE_DIR": "cache", "HYPERFLEET_BOOT_TIMEOUT": "0",
+		"HYPERFLEET_TLS_KEY": "/k", "HYPERFLEET_TLS_SELF_SIGNED": "maybe", "HYPERFLEET_CORS_ORIGINS": "https://a.test/path",
 	}
 	for name, value := range wrong {
 		t.Run(name, func(t *testing.T) {
@@ -75,6 +76,45 @@ func TestWrongValues(t *testing.T) {
 	_, err := Parse(map[string]string{"PORT": "0", "HYPERFLEET_STATE_DIR": "x"})
 	if err == nil || strings.Count(err.Error(), "want") != 2 {
 		t.Errorf("two wrong values: %v", err)
+	}
+}
+
+// Values that are good alone, and not together.
+func TestWrongTogether(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		vars map[string]string
+	}{
+		{"HYPERFLEET_TLS_KEY", map[string]string{"HYPERFLEET_TLS_CERT": "/c"}},
+		{"HYPERFLEET_TLS_SELF_SIGNED", map[string]string{"HYPERFLEET_TLS_CERT": "/c", "HYPERFLEET_TLS_KEY": "/k", "HYPERFLEET_TLS_SELF_SIGNED": "true"}},
+		{"HYPERFLEET_CORS_ORIGINS", map[string]string{"HYPERFLEET_CORS_ORIGINS": "*", "DISABLE_AUTH": "true"}},
+		{"HYPERFLEET_CORS_ORIGINS", map[string]string{"HYPERFLEET_CORS_ORIGINS": "*,https://a.test"}},
+		{"HYPERFLEET_CORS_ORIGINS", map[string]string{"HYPERFLEET_CORS_ORIGINS": "https://A.test"}},
+		{"HYPERFLEET_CORS_ORIGINS", map[string]string{"HYPERFLEET_CORS_ORIGINS": "null"}},
+	} {
+		if _, err := Parse(c.vars); err == nil || !strings.Contains(err.Error(), c.name+"=") {
+			t.Errorf("%v: %v", c.vars, err)
+		}
+	}
+	for _, vars := range []map[string]string{
+		{"HYPERFLEET_TLS_CERT": "/c", "HYPERFLEET_TLS_KEY": "/k"},
+		{"HYPERFLEET_TLS_SELF_SIGNED": "true"},
+		{"HYPERFLEET_CORS_ORIGINS": "*"},
+		{"HYPERFLEET_CORS_ORIGINS": "https://a.test,http://localhost:5173"},
+	} {
+		if _, err := Parse(vars); err != nil {
+			t.Errorf("%v: %v", vars, err)
+		}
+	}
+}
+
+// What is set on the command line goes before the environment.
+func TestLoadSettings(t *testing.T) {
+	t.Setenv("PORT", "4000")
+	t.Setenv("HYPERFLEET_STATE_DIR", "/srv/hf")
+	c, err := Load(map[string]string{"PORT": "5000"})
+	if err != nil || c.Port != 5000 || c.StateDir != "/srv/hf" {
+		t.Errorf("port %d, state %s, %v", c.Port, c.StateDir, err)
 	}
 }
 

@@ -151,6 +151,7 @@ func (d *Daemon) buildManager(ctx context.Context) error {
 		KernelPath: d.kernelPath(kernels), RootfsPath: d.cfg.Rootfs, SpoolDir: d.spoolDir(), NoNetwork: network,
 		FileMaxSize: d.cfg.FileMaxSize, FileTimeout: d.cfg.FileTimeout.Duration(),
 		ExecDefaultTimeout: d.cfg.ExecTimeout.Duration(), ExecMaxTimeout: d.cfg.ExecMaxTimeout.Duration(),
+		CORSOrigins:   d.cfg.CORSOrigins,
 		ExecMaxOutput: d.cfg.ExecMaxOutput, ExecGrace: d.cfg.ExecGrace.Duration(),
 		Ready: func(ctx context.Context) error {
 			_, err := driver.Capabilities(ctx)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,6 +28,7 @@ const (
 type server struct {
 	listener net.Listener
 	handler  http.Handler
+	tls      *tls.Config // nil: plain HTTP
 }
 
 // Listen opens the unix socket and the TCP port. Nothing is answered yet.
@@ -38,7 +40,10 @@ func (d *Daemon) Listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen on port %d (PORT sets another): %w", d.cfg.Port, err)
 	}
-	s := server{l, d.api.LoopbackHandler()}
+	s := server{listener: l, handler: d.api.LoopbackHandler()}
+	if s.tls, err = d.tlsConfig(); err != nil {
+		return errors.Join(err, l.Close())
+	}
 	if d.cfg.Public() {
 		s.handler = d.api.Handler()
 		d.log.Warn("the API is open on all interfaces: everybody who reaches it controls this host's machines", "address", l.Addr().String(), "because", "DISABLE_AUTH=true")
@@ -59,7 +64,7 @@ func (d *Daemon) listenUnix(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	d.add(server{l, d.api.Handler()})
+	d.add(server{listener: l, handler: d.api.Handler()})
 	return protectSocket(path, d.cfg.SocketGroup)
 }
 
@@ -86,6 +91,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	for _, s := range d.servers {
 		hs := &http.Server{
 			Handler:           s.handler,
+			TLSConfig:         s.tls,
 			ReadHeaderTimeout: headerTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    maxHeader,
@@ -93,7 +99,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 			BaseContext:       func(net.Listener) context.Context { return requests },
 		}
 		group.Go(func() error {
-			if err := hs.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			if err := s.serve(hs); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve %s: %w", s.listener.Addr(), err)
 			}
 			return nil
@@ -105,6 +111,15 @@ func (d *Daemon) Serve(ctx context.Context) error {
 		})
 	}
 	return errors.Join(group.Wait(), d.Close())
+}
+
+// serve answers requests on the listener. With TLS that is HTTP/2 as well,
+// beside HTTP/1.1, which streamed execs need.
+func (s server) serve(hs *http.Server) error {
+	if s.tls == nil {
+		return hs.Serve(s.listener)
+	}
+	return hs.ServeTLS(s.listener, "", "")
 }
 
 // shutdown waits for requests to end, and then cuts them off. Streamed execs

@@ -19,8 +19,9 @@ import (
 )
 
 // Run serves the API as the environment configures it, until ctx ends.
-func Run(ctx context.Context, log io.Writer) error {
-	cfg, err := config.Load()
+// Settings, by variable, go before the environment.
+func Run(ctx context.Context, log io.Writer, settings map[string]string) error {
+	cfg, err := config.Load(settings)
 	if err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func (d *Daemon) alive(ctx context.Context) error {
 // with no other listener than a socket of its own. It returns the client's
 // Host for it; end stops it and waits. Only warnings are logged.
 func Embed(ctx context.Context, log io.Writer) (host string, end func() error, err error) {
-	cfg, err := config.Load()
+	cfg, err := config.Load(nil)
 	if err != nil {
 		return "", nil, err
 	}
@@ -100,7 +101,7 @@ type SetupRequest = struct {
 // Setup puts a guest kernel into the state folder, and tells each step. It
 // returns the kernel that is installed then, "" for none.
 func Setup(ctx context.Context, req SetupRequest, step func(name, state, detail string)) (string, error) {
-	cfg, err := config.Load()
+	cfg, err := config.Load(nil)
 	if err != nil {
 		return "", err
 	}

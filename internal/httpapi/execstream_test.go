@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -27,6 +29,26 @@ func TestStreamStdin(t *testing.T) {
 	a := newAPI(t)
 	var out bytes.Buffer
 	res, err := a.ExecStream(t.Context(), a.running().ID, hyperfleet.ExecRequest{Command: []string{"cat"}},
+		hyperfleet.ExecIO{Stdin: strings.NewReader("through"), Stdout: &out})
+	if err != nil || res.ExitCode != 0 || out.String() != "through" {
+		t.Errorf("%+v, %q, %v", res, out.String(), err)
+	}
+}
+
+// A stream takes its connection over below TLS as well.
+func TestStreamOverTLS(t *testing.T) {
+	a := newAPI(t)
+	id := a.running().ID
+	ts := httptest.NewUnstartedServer(a.server.Handler())
+	ts.EnableHTTP2 = true
+	ts.StartTLS()
+	defer ts.Close()
+	trust := x509.NewCertPool()
+	trust.AddCert(ts.Certificate())
+	c := &hyperfleet.Client{Host: ts.URL, TLS: &tls.Config{RootCAs: trust}}
+	defer c.CloseIdleConnections()
+	var out bytes.Buffer
+	res, err := c.ExecStream(t.Context(), id, hyperfleet.ExecRequest{Command: []string{"cat"}},
 		hyperfleet.ExecIO{Stdin: strings.NewReader("through"), Stdout: &out})
 	if err != nil || res.ExitCode != 0 || out.String() != "through" {
 		t.Errorf("%+v, %q, %v", res, out.String(), err)
