@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-const page = "https://app.test"
+const appOrigin = "https://app.test"
 
 func withOrigins(origins ...string) func(*Config) {
 	return func(c *Config) { c.CORSOrigins = origins }
@@ -24,14 +24,14 @@ func deny(c *Config) {
 func TestCORSIsOffByDefault(t *testing.T) {
 	a := newAPI(t)
 	for _, method := range []string{"GET", "OPTIONS"} {
-		resp, _ := a.ask(method, "/machines", "", "Origin", page, "Access-Control-Request-Method", "POST")
+		resp, _ := a.ask(method, "/machines", "", "Origin", appOrigin, "Access-Control-Request-Method", "POST")
 		for name := range resp.Header {
 			if strings.HasPrefix(name, "Access-Control-") {
 				t.Errorf("%s: %s is sent", method, name)
 			}
 		}
 	}
-	if resp, body := a.ask("POST", "/machines", "{}", "Origin", page); resp.StatusCode != 403 {
+	if resp, body := a.ask("POST", "/machines", "{}", "Origin", appOrigin); resp.StatusCode != 403 {
 		t.Errorf("cross-origin POST: %d %s", resp.StatusCode, body)
 	}
 }
@@ -43,11 +43,11 @@ func TestCORSPreflight(t *testing.T) {
 		origin  string
 		want    string // Access-Control-Allow-Origin
 	}{
-		{"listed", []string{"http://other.test", page}, page, page},
-		{"not listed", []string{page}, "https://evil.test", ""},
-		{"prefix of a listed one", []string{page}, "https://app.test.evil.test", ""},
-		{"other port", []string{page}, page + ":8443", ""},
-		{"null", []string{page}, "null", ""},
+		{"listed", []string{"http://other.test", appOrigin}, appOrigin, appOrigin},
+		{"not listed", []string{appOrigin}, "https://evil.test", ""},
+		{"prefix of a listed one", []string{appOrigin}, "https://app.test.evil.test", ""},
+		{"other port", []string{appOrigin}, appOrigin + ":8443", ""},
+		{"null", []string{appOrigin}, "null", ""},
 		{"any", []string{"*"}, "https://evil.test", "*"},
 		{"no origin", []string{"*"}, "", ""},
 	} {
@@ -79,11 +79,11 @@ func TestCORSPreflight(t *testing.T) {
 }
 
 func TestCORSRequests(t *testing.T) {
-	a := newAPI(t, withOrigins(page))
+	a := newAPI(t, withOrigins(appOrigin))
 	body := `{"name":"m","vcpu_count":1,"mem_size_mib":64,"image":"alpine"}`
-	resp, answer := a.ask("POST", "/machines", body, "Origin", page, "Sec-Fetch-Site", "cross-site")
-	if resp.StatusCode != 201 || resp.Header.Get("Access-Control-Allow-Origin") != page {
-		t.Errorf("listed page: %d %v %s", resp.StatusCode, resp.Header, answer)
+	resp, answer := a.ask("POST", "/machines", body, "Origin", appOrigin, "Sec-Fetch-Site", "cross-site")
+	if resp.StatusCode != 201 || resp.Header.Get("Access-Control-Allow-Origin") != appOrigin {
+		t.Errorf("listed appOrigin: %d %v %s", resp.StatusCode, resp.Header, answer)
 	}
 	for _, name := range []string{"X-Correlation-ID", "X-Total-Count"} {
 		if !strings.Contains(resp.Header.Get("Access-Control-Expose-Headers"), name) {
@@ -96,16 +96,16 @@ func TestCORSRequests(t *testing.T) {
 			t.Errorf("%v: %d %s", header, resp.StatusCode, answer)
 		}
 	}
-	// A page that may not read the answer gets it without the header.
+	// A appOrigin that may not read the answer gets it without the header.
 	if resp, _ := a.ask("GET", "/machines", "", "Origin", "https://evil.test"); resp.Header.Get("Access-Control-Allow-Origin") != "" {
-		t.Error("a foreign page may read the list")
+		t.Error("a foreign appOrigin may read the list")
 	}
 }
 
-// Why a request is refused can be read by a page that may ask.
+// Why a request is refused can be read by a appOrigin that may ask.
 func TestCORSOnErrors(t *testing.T) {
-	a := newAPI(t, withOrigins(page), deny)
-	if resp, _ := a.ask("GET", "/machines", "", "Origin", page); resp.StatusCode != 404 || resp.Header.Get("Access-Control-Allow-Origin") != page {
+	a := newAPI(t, withOrigins(appOrigin))
+	if resp, _ := a.ask("GET", "/machines/nosuch", "", "Origin", appOrigin); resp.StatusCode != 404 || resp.Header.Get("Access-Control-Allow-Origin") != appOrigin {
 		t.Errorf("%d %v", resp.StatusCode, resp.Header)
 	}
 }
