@@ -11,6 +11,8 @@ import (
 )
 
 func main() {
-	app := cli.NewApp(cli.Backend{Serve: daemon.Run, Embed: daemon.Embed, Setup: daemon.Setup})
+	app := cli.NewApp(cli.Backend{
+		Serve: daemon.Run, Configuration: daemon.Configuration, Embed: daemon.Embed, Setup: daemon.Setup,
+	})
 	os.Exit(app.Main(context.Background(), os.Args[1:]))
 }

@@ -18,9 +18,11 @@ import (
 // Backend is what only the process with the engine in it can do. Package
 // daemon has the functions; main joins them.
 type Backend struct {
-	// Serve runs the daemon until ctx ends. Settings go before the variables
-	// of the same names.
-	Serve func(ctx context.Context, log io.Writer, settings map[string]string) error
+	// Serve runs the daemon until ctx ends.
+	Serve func(ctx context.Context, o ServeRequest, log io.Writer) error
+	// Configuration is what Serve would use; with an error, which names every
+	// wrong variable, it is as much as is known.
+	Configuration func(o ServeRequest) (ConfigReport, error)
 	// Embed starts the engine in this process, on a private socket, and
 	// returns the client's Host for it. end stops it and leaves no machine
 	// untended that it would not have left as a daemon.
@@ -29,6 +31,23 @@ type Backend struct {
 	// kernel there is now; "" is none (a dry run).
 	Setup func(ctx context.Context, o SetupRequest, step func(name, state, detail string)) (string, error)
 }
+
+// ServeRequest says where Backend.Serve finds its configuration, beside the
+// environment.
+type ServeRequest = struct {
+	EnvFile string            // "" means that of HYPERFLEET_ENV_FILE
+	Set     map[string]string // variables that win over all others
+}
+
+// ConfigReport is a daemon's configuration with where each value comes from.
+type ConfigReport = struct {
+	Values   []ConfigValue
+	Warnings []string
+}
+
+// ConfigValue is one variable's value, and whether a flag, the environment, a
+// file or the default says so.
+type ConfigValue = struct{ Name, Value, From string }
 
 // SetupRequest is what Backend.Setup shall do.
 type SetupRequest = struct {
@@ -112,7 +131,7 @@ func newRootCommand(g *globals) *cobra.Command {
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table or json")
 	machine := newMachineCommand(g)
 	image := newImageCommand(g)
-	root.AddCommand(newServeCommand(g), newSetupCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newGenerateCommand(g))
+	root.AddCommand(newServeCommand(g), newConfigCommand(g), newSetupCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newGenerateCommand(g))
 	for _, alias := range []*cobra.Command{
 		newPsCommand(g), newExecCommand(g), newCpCommand(g), newRmCommand(g), newStartCommand(g),
 		newStopCommand(g), newRestartCommand(g), newPauseCommand(g), newResumeCommand(g), newLogsCommand(g), newPullCommand(g),

@@ -21,6 +21,22 @@ type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("the command ended with status %d", int(c)) }
 
+// statusError is an error with an exit code of its own.
+type statusError struct {
+	error
+	code int
+}
+
+func (e statusError) Unwrap() error { return e.error }
+
+// withStatus makes the program end with code because of err, if any.
+func withStatus(err error, code int) error {
+	if err == nil {
+		return nil
+	}
+	return statusError{err, code}
+}
+
 // report prints err and returns the exit code for it.
 func (g *globals) report(err error) int {
 	if err == nil {
@@ -33,20 +49,24 @@ func (g *globals) report(err error) int {
 		fmt.Fprintln(g.Stderr, "hyperfleet: interrupted")
 		return exitBySignal + sig.number
 	}
+	status := exitError
+	if own, ok := errors.AsType[statusError](err); ok {
+		status = own.code
+	}
 	if g.output == "json" {
 		body := hyperfleet.ErrorBody{Error: "error", Message: err.Error()}
 		if e, ok := errors.AsType[*hyperfleet.Error](err); ok {
 			body = hyperfleet.ErrorBody{Error: e.Name, Message: e.Message, Code: e.Code, Details: e.Details}
 		}
 		if json.NewEncoder(g.Stderr).Encode(body) == nil {
-			return exitError
+			return status
 		}
 	}
 	fmt.Fprintf(g.Stderr, "hyperfleet: %v\n", err)
 	if errors.Is(err, hyperfleet.ErrNoDaemon) && strings.Contains(err.Error(), "permission denied") {
 		fmt.Fprintln(g.Stderr, "hyperfleet: the daemon's socket belongs to another user: run as root, or set HYPERFLEET_HOST")
 	}
-	return exitError
+	return status
 }
 
 // resultError is how a command's end becomes the program's.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/hyperfleet/hyperfleet/internal/daemon"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/httpapi"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
@@ -23,9 +24,11 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"hyperfleet": func() {
 			os.Exit(NewApp(Backend{
-				Serve: func(_ context.Context, _ io.Writer, settings map[string]string) error {
-					return fmt.Errorf("no daemon in a script, with %v", settings)
+				Serve: func(_ context.Context, o ServeRequest, log io.Writer) error {
+					fmt.Fprintln(log, o.EnvFile, o.Set)
+					return errors.New("no daemon in a script")
 				},
+				Configuration: daemon.Configuration,
 				Embed: func(context.Context, io.Writer) (string, func() error, error) {
 					return "", nil, errors.New("no engine in a script")
 				},

@@ -2,21 +2,23 @@
 // variable, its default, and what it accepts. The values are checked here, so
 // that a wrong one ends the program with a sentence that names the variable.
 //
-// What is not here: the CLI's own three variables (package cli), and what the
-// values are for (package daemon, its only caller). Config is a plain value.
+// Values come from the environment, from a file that HYPERFLEET_ENV_FILE or a
+// flag names, and from flags: see Load. What is not here: the CLI's own few
+// variables (package cli), and what the values are for (package daemon, its
+// only caller). Config is a plain value.
 package config
 
 import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,21 +39,25 @@ type Config struct {
 	Port        uint16 `env:"PORT" envDefault:"3000" accepts:"a TCP port, 1 to 65535"`
 	DisableAuth string `env:"DISABLE_AUTH" accepts:"true, to listen on all interfaces without authentication"`
 
-	SocketGroup   string   `env:"HYPERFLEET_SOCKET_GROUP" accepts:"the name or number of the group that may use the API's unix socket; default: the daemon's own"`
-	MetricsListen string   `env:"HYPERFLEET_METRICS_LISTEN" accepts:"where metrics are served: host:port, or unix:// and an absolute path; default: nowhere"`
-	TLSCert       string   `env:"HYPERFLEET_TLS_CERT" accepts:"the path of a PEM certificate, with its chain, for the TCP listener; read again when it changes"`
-	TLSKey        string   `env:"HYPERFLEET_TLS_KEY" accepts:"the path of the key of HYPERFLEET_TLS_CERT; both or none"`
-	TLSSelfSigned bool     `env:"HYPERFLEET_TLS_SELF_SIGNED" envDefault:"false" accepts:"true, for a certificate that the daemon makes (tls/ca.crt in the state folder, for clients), without HYPERFLEET_TLS_CERT; false otherwise"`
-	CORSOrigins   []string `env:"HYPERFLEET_CORS_ORIGINS" accepts:"origins (https://app.example.com), separated by commas, whose web pages may call the API; or * for those of all, which is refused without authentication"`
+	SocketGroup   string       `env:"HYPERFLEET_SOCKET_GROUP" accepts:"the name or number of the group that may use the API's unix socket; default: the daemon's own"`
+	MetricsListen string       `env:"HYPERFLEET_METRICS_LISTEN" accepts:"where metrics are served: host:port, or unix:// and an absolute path; default: nowhere"`
+	TLSCert       string       `env:"HYPERFLEET_TLS_CERT" accepts:"the path of a PEM certificate, with its chain, for the TCP listener; read again when it changes"`
+	TLSKey        string       `env:"HYPERFLEET_TLS_KEY" accepts:"the path of the key of HYPERFLEET_TLS_CERT; both or none"`
+	TLSSelfSigned bool         `env:"HYPERFLEET_TLS_SELF_SIGNED" envDefault:"false" accepts:"true, for a certificate that the daemon makes (tls/ca.crt in the state folder, for clients), without HYPERFLEET_TLS_CERT; false otherwise"`
+	CORSOrigins   []string     `env:"HYPERFLEET_CORS_ORIGINS" accepts:"origins (https://app.example.com), separated by commas, whose web pages may call the API; or * for those of all, which is refused without authentication"`
+	ProxyPort     uint16       `env:"PROXY_PORT" envDefault:"4000" accepts:"a TCP port, 1 to 65535; there is no reverse proxy yet" refused:"Invalid proxy configuration: PROXY_PORT must be a valid TCP port"`
+	ProxyPrefix   string       `env:"PROXY_PREFIX" envDefault:"/proxy" accepts:"a path below which the reverse proxy answers; there is none yet" refused:"Invalid proxy configuration: PROXY_PREFIX must be a path of letters, digits and ._~-"`
+	ProxySuffix   string       `env:"PROXY_HOST_SUFFIX" accepts:"a domain whose subdomains the reverse proxy answers for; there is none yet" refused:"Invalid proxy configuration: PROXY_HOST_SUFFIX must be a domain name"`
+	ProxyPoll     Milliseconds `env:"PROXY_EXPOSED_PORT_POLL_INTERVAL_MS" envDefault:"10000" accepts:"milliseconds, 0 for once; there is no reverse proxy yet" refused:"Invalid proxy configuration: PROXY_EXPOSED_PORT_POLL_INTERVAL_MS must be an integer >= 0"`
 
 	Runtime string `env:"HYPERFLEET_RUNTIME" envDefault:"auto" accepts:"auto or qemu"`
 	QEMU    string `env:"HYPERFLEET_QEMU_BIN" accepts:"the QEMU system emulator; default: the one on PATH"`
 	UIDBase uint32 `env:"HYPERFLEET_UID_BASE" envDefault:"900000" accepts:"a number; machines' VMMs run as this uid plus a small one, or as the daemon's own user for 0"`
 	Init    string `env:"HYPERFLEET_INIT_PATH" accepts:"the path of hyperfleet-init; default: beside this program, or /usr/lib/hyperfleet"`
 
-	Kernel      string   `env:"HYPERFLEET_KERNEL_IMAGE_PATH" accepts:"the path of a guest kernel; default: the one of hyperfleet setup"`
+	Kernel      string   `env:"HYPERFLEET_KERNEL_IMAGE_PATH" accepts:"the path of a guest kernel; default: assets/vmlinux or .hyperfleet/vmlinux where the daemon is started, or the one of hyperfleet setup"`
 	KernelArgs  string   `env:"HYPERFLEET_KERNEL_ARGS" accepts:"arguments that are added to every guest's kernel command line"`
-	Rootfs      string   `env:"HYPERFLEET_ROOTFS_PATH" accepts:"the path of an ext4 file for machines without image"`
+	Rootfs      string   `env:"HYPERFLEET_ROOTFS_PATH" accepts:"the path of an ext4 file for machines without image; default: assets/alpine-rootfs.ext4 or .hyperfleet/alpine-rootfs.ext4 where the daemon is started, or none"`
 	AllowedDirs []string `env:"HYPERFLEET_ALLOWED_DIRS" accepts:"absolute paths, separated by commas, of folders that callers may name kernels and root filesystems in"`
 
 	ImageDir           string   `env:"HYPERFLEET_OCI_CACHE_DIR" accepts:"an absolute path; default images in the state folder"`
@@ -99,14 +105,6 @@ const maxSocketPath = 107
 // a socket's path.
 const maxRunDir = maxSocketPath - len("/run-123456789.sock")
 
-// Load reads the configuration from the process's environment. Settings, by
-// variable, go before what is set there.
-func Load(settings map[string]string) (Config, error) {
-	vars := env.ToMap(os.Environ())
-	maps.Copy(vars, settings)
-	return Parse(vars)
-}
-
 // Parse reads the configuration from vars. Its error tells of every wrong one.
 func Parse(vars map[string]string) (Config, error) {
 	set := make(map[string]string, len(vars))
@@ -116,12 +114,18 @@ func Parse(vars map[string]string) (Config, error) {
 		}
 	}
 	var c Config
-	if err := env.ParseWithOptions(&c, env.Options{Environment: set}); err != nil {
-		return Config{}, explain(err, set)
+	unparsed, err := c.parse(set)
+	if err != nil {
+		return Config{}, err
 	}
 	c.setDefaults()
-	return c, c.check(set)
+	return c, c.check(set, unparsed)
 }
+
+var (
+	proxyPrefix = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+/?$`)
+	proxySuffix = regexp.MustCompile(`^\.*[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\.?$`)
+)
 
 func (c *Config) setDefaults() {
 	if c.Database == "" {
@@ -132,38 +136,39 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// field finds the variable behind a field of Config.
-func field(name string) (variable, accepts string) {
-	f, _ := reflect.TypeFor[Config]().FieldByName(name)
-	return f.Tag.Get("env"), f.Tag.Get("accepts")
-}
-
-func wrong(name, value string) error {
-	variable, accepts := field(name)
-	return fmt.Errorf("%s=%q: want %s", variable, value, accepts)
-}
-
-// explain names the variables that could not be parsed.
-func explain(err error, vars map[string]string) error {
+// parse sets the fields from vars, and names those that it could not.
+func (c *Config) parse(vars map[string]string) (unparsed []string, err error) {
+	err = env.ParseWithOptions(c, env.Options{Environment: vars})
+	if err == nil {
+		return nil, nil
+	}
 	all, ok := errors.AsType[env.AggregateError](err)
 	if !ok {
-		return err
+		return nil, err
 	}
-	var errs []error
 	for _, e := range all.Errors {
 		p, ok := errors.AsType[env.ParseError](e)
 		if !ok {
-			errs = append(errs, e)
-			continue
+			return nil, e
 		}
-		variable, _ := field(p.Name)
-		errs = append(errs, wrong(p.Name, vars[variable]))
+		unparsed = append(unparsed, p.Name)
 	}
-	return errors.Join(errs...)
+	return unparsed, nil
 }
 
-// check finds values that parse but make no sense.
-func (c *Config) check(vars map[string]string) error {
+// wrong tells what a variable accepts, in the words of the reference where it
+// has some.
+func wrong(f reflect.StructField, vars map[string]string) error {
+	variable := f.Tag.Get("env")
+	if words := f.Tag.Get("refused"); words != "" {
+		return errors.New(words)
+	}
+	return fmt.Errorf("%s=%q: want %s", variable, vars[variable], f.Tag.Get("accepts"))
+}
+
+// check tells of the fields that could not be parsed, and of values that parse
+// but make no sense.
+func (c *Config) check(vars map[string]string, unparsed []string) error {
 	rules := map[string]bool{
 		"StateDir":       filepath.IsAbs(c.StateDir),
 		"RunDir":         filepath.IsAbs(c.RunDir) && len(filepath.Clean(c.RunDir)) <= maxRunDir,
@@ -172,6 +177,10 @@ func (c *Config) check(vars map[string]string) error {
 		"LogFormat":      c.LogFormat == "text" || c.LogFormat == "json",
 		"MetricsListen":  c.MetricsListen == "" || validListen(c.MetricsListen),
 		"WatchdogUSec":   c.WatchdogUSec >= 0,
+		"ProxyPort":      c.ProxyPort > 0,
+		"ProxyPrefix":    proxyPrefix.MatchString(c.ProxyPrefix),
+		"ProxySuffix":    c.ProxySuffix == "" || proxySuffix.MatchString(c.ProxySuffix),
+		"ProxyPoll":      c.ProxyPoll >= 0,
 		"Runtime":        c.Runtime == "auto" || c.Runtime == "qemu",
 		"UIDBase":        c.UIDBase < 1<<31,
 		"DiskMiB":        c.DiskMiB >= 64,
@@ -194,8 +203,8 @@ func (c *Config) check(vars map[string]string) error {
 	rules["AllowedDirs"] = !slices.ContainsFunc(c.AllowedDirs, func(dir string) bool { return !filepath.IsAbs(dir) })
 	var errs []error
 	for f := range reflect.TypeFor[Config]().Fields() {
-		if good, ruled := rules[f.Name]; ruled && !good {
-			errs = append(errs, wrong(f.Name, vars[f.Tag.Get("env")]))
+		if good, ruled := rules[f.Name]; ruled && !good || slices.Contains(unparsed, f.Name) {
+			errs = append(errs, wrong(f, vars))
 		}
 	}
 	return errors.Join(errs...)
@@ -281,16 +290,3 @@ func (c *Config) InitPath() string {
 	}
 	return "/usr/lib/hyperfleet/hyperfleet-init"
 }
-
-// Variables lists every variable with its default and what it accepts, for
-// documentation.
-func Variables() []Variable {
-	var list []Variable
-	for f := range reflect.TypeFor[Config]().Fields() {
-		list = append(list, Variable{Name: f.Tag.Get("env"), Default: f.Tag.Get("envDefault"), Accepts: f.Tag.Get("accepts")})
-	}
-	return list
-}
-
-// Variable describes one variable.
-type Variable struct{ Name, Default, Accepts string }

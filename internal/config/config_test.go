@@ -108,19 +108,49 @@ func TestWrongTogether(t *testing.T) {
 	}
 }
 
-// What is set on the command line goes before the environment.
-func TestLoadSettings(t *testing.T) {
-	t.Setenv("PORT", "4000")
-	t.Setenv("HYPERFLEET_STATE_DIR", "/srv/hf")
-	c, err := Load(map[string]string{"PORT": "5000"})
-	if err != nil || c.Port != 5000 || c.StateDir != "/srv/hf" {
-		t.Errorf("port %d, state %s, %v", c.Port, c.StateDir, err)
+// The reference's own words for its proxy's variables, and nobody else's.
+func TestWrongProxyValues(t *testing.T) {
+	for name, bad := range map[string]struct{ value, want string }{
+		"PROXY_PORT":                          {"70000", "Invalid proxy configuration: PROXY_PORT must be a valid TCP port"},
+		"PROXY_PREFIX":                        {"/a b", "Invalid proxy configuration: PROXY_PREFIX must be a path of letters, digits and ._~-"},
+		"PROXY_HOST_SUFFIX":                   {"a_b.test", "Invalid proxy configuration: PROXY_HOST_SUFFIX must be a domain name"},
+		"PROXY_EXPOSED_PORT_POLL_INTERVAL_MS": {"-1", "Invalid proxy configuration: PROXY_EXPOSED_PORT_POLL_INTERVAL_MS must be an integer >= 0"},
+	} {
+		if _, err := Parse(map[string]string{name: bad.value}); err == nil || err.Error() != bad.want {
+			t.Errorf("%s=%s: %v, want %s", name, bad.value, err, bad.want)
+		}
+	}
+	good := map[string]string{"PROXY_PORT": "4001", "PROXY_PREFIX": "/p/q", "PROXY_HOST_SUFFIX": ".Fleet.test", "PROXY_EXPOSED_PORT_POLL_INTERVAL_MS": "0"}
+	if _, err := Parse(good); err != nil {
+		t.Error(err)
 	}
 }
 
-// The table in the documentation is made of Variables.
+// One start tells of all that is wrong: what does not parse, once, and what
+// parses and makes no sense.
+func TestAllWrongValuesAtOnce(t *testing.T) {
+	_, err := Parse(map[string]string{"PORT": "many", "HYPERFLEET_STATE_DIR": "x", "PROXY_PORT": "0", "HYPERFLEET_MAX_VCPUS": "0"})
+	want := []string{"HYPERFLEET_STATE_DIR=\"x\": want", "PORT=\"many\": want", "PROXY_PORT must be", "HYPERFLEET_MAX_VCPUS=\"0\": want"}
+	if err == nil {
+		t.Fatal("no error")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != len(want) {
+		t.Fatalf("errors %q, want one of each %q", lines, want)
+	}
+	for i := range want {
+		if !strings.Contains(lines[i], want[i]) {
+			t.Errorf("error %q, want %q", lines[i], want[i])
+		}
+	}
+}
+
+// The tables in the documentation are made of Variables and Ignored.
 func TestVariablesAreDocumented(t *testing.T) {
-	var table strings.Builder
+	var table, ignored strings.Builder
+	for _, v := range Ignored() {
+		fmt.Fprintf(&ignored, "| `%s` | %s |\n", v.Name, v.Accepts)
+	}
 	seen := map[string]bool{}
 	for _, v := range Variables() {
 		if v.Name == "" || v.Accepts == "" || seen[v.Name] {
@@ -139,5 +169,8 @@ func TestVariablesAreDocumented(t *testing.T) {
 	}
 	if !strings.Contains(string(doc), table.String()) {
 		t.Errorf("docs/configuration.md must have these rows:\n%s", table.String())
+	}
+	if !strings.Contains(string(doc), ignored.String()) {
+		t.Errorf("docs/configuration.md must have these rows:\n%s", ignored.String())
 	}
 }

@@ -106,6 +106,49 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// Run tells of variables that do nothing before anything else, and of all wrong
+// ones at once.
+func TestRunTellsOfItsConfiguration(t *testing.T) {
+	cfg := settings(t)
+	t.Setenv("HYPERFLEET_STATE_DIR", cfg.StateDir)
+	t.Setenv("HYPERFLEET_RUN_DIR", cfg.RunDir)
+	t.Setenv("HYPERFLEET_UID_BASE", "0")
+	t.Setenv("HYPERFLEET_SOCKET_DIR", "/tmp")
+	t.Setenv("PROXY_PORT", "4001")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var log lines
+	log.on("ready", cancel)
+	if err := Run(ctx, ServeRequest{Set: map[string]string{"PORT": strconv.Itoa(int(cfg.Port))}}, &log); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"HYPERFLEET_SOCKET_DIR has no effect", "there is no reverse proxy yet", "variables=[PROXY_PORT]"} {
+		if strings.Count(log.String(), want) != 1 {
+			t.Errorf("the log tells %q not once:\n%s", want, log.String())
+		}
+	}
+	err := Run(ctx, ServeRequest{Set: map[string]string{"PORT": "x", "PROXY_PORT": "0"}}, &log)
+	if err == nil || !strings.Contains(err.Error(), "PORT=\"x\"") || !strings.Contains(err.Error(), "PROXY_PORT must be") {
+		t.Errorf("wrong values: %v", err)
+	}
+}
+
+// lines is a log that does something when a word appears in it.
+type lines struct {
+	strings.Builder
+	word string
+	then func()
+}
+
+func (l *lines) on(word string, then func()) { l.word, l.then = word, then }
+
+func (l *lines) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), l.word) {
+		l.then()
+	}
+	return l.Builder.Write(p)
+}
+
 // A port that is taken ends the daemon, with its locks and sockets.
 func TestPortInUse(t *testing.T) {
 	cfg := settings(t)

@@ -18,14 +18,26 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/systemd"
 )
 
-// Run serves the API as the environment configures it, until ctx ends.
-// Settings, by variable, go before the environment.
-func Run(ctx context.Context, log io.Writer, settings map[string]string) error {
-	cfg, err := config.Load(settings)
+// ServeRequest says where the configuration comes from, beside the environment.
+type ServeRequest = struct {
+	EnvFile string            // a file of variables; "" means that of HYPERFLEET_ENV_FILE
+	Set     map[string]string // variables that win over all others
+}
+
+// Run serves the API as it is configured, until ctx ends.
+func Run(ctx context.Context, req ServeRequest, log io.Writer) error {
+	loaded, err := config.Load(sources(req))
 	if err != nil {
 		return err
 	}
-	d, err := New(ctx, cfg, NewLogger(log, cfg))
+	cfg, logger := loaded.Config, NewLogger(log, loaded.Config)
+	for _, warning := range loaded.Warnings {
+		logger.Warn("configuration", "warning", warning)
+	}
+	if set := loaded.ProxySettings(); len(set) > 0 {
+		logger.Warn("there is no reverse proxy yet: its variables have no effect", "variables", set)
+	}
+	d, err := New(ctx, cfg, logger)
 	if err != nil {
 		return err
 	}
@@ -67,14 +79,41 @@ func (d *Daemon) alive(ctx context.Context) error {
 	return nil
 }
 
+// sources is where a daemon's configuration comes from.
+func sources(req ServeRequest) config.Sources {
+	return config.Sources{EnvFile: req.EnvFile, Flags: req.Set, Folder: "."}
+}
+
+// ConfigReport is a daemon's configuration with where each value comes from.
+type ConfigReport = struct {
+	Values   []ConfigValue
+	Warnings []string
+}
+
+// ConfigValue is one variable's value, and whether a flag, the environment, a
+// file or the default says so.
+type ConfigValue = struct{ Name, Value, From string }
+
+// Configuration is what Run would use. It tells as much as is known also with
+// an error, which names every wrong variable.
+func Configuration(req ServeRequest) (ConfigReport, error) {
+	loaded, err := config.Load(sources(req))
+	report := ConfigReport{Warnings: loaded.Warnings, Values: make([]ConfigValue, len(loaded.Values))}
+	for i, v := range loaded.Values {
+		report.Values[i] = ConfigValue(v)
+	}
+	return report, err
+}
+
 // Embed starts the engine in this process, as the environment configures it,
 // with no other listener than a socket of its own. It returns the client's
 // Host for it; end stops it and waits. Only warnings are logged.
 func Embed(ctx context.Context, log io.Writer) (host string, end func() error, err error) {
-	cfg, err := config.Load(nil)
+	loaded, err := config.Load(config.Sources{})
 	if err != nil {
 		return "", nil, err
 	}
+	cfg := loaded.Config
 	cfg.LogLevel.Level = max(cfg.LogLevel.Level, slog.LevelWarn)
 	cfg.MetricsListen, cfg.NotifySocket = "", "" // those are a daemon's
 	d, err := New(ctx, cfg, NewLogger(log, cfg))
@@ -101,7 +140,7 @@ type SetupRequest = struct {
 // Setup puts a guest kernel into the state folder, and tells each step. It
 // returns the kernel that is installed then, "" for none.
 func Setup(ctx context.Context, req SetupRequest, step func(name, state, detail string)) (string, error) {
-	cfg, err := config.Load(nil)
+	cfg, err := config.Load(config.Sources{})
 	if err != nil {
 		return "", err
 	}
