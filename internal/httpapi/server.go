@@ -150,6 +150,7 @@ func New(cfg Config) (*Server, error) {
 	s.registerExec()
 	s.registerFiles()
 	s.registerImages()
+	s.registerDocs()
 	return s, s.finishSpec()
 }
 

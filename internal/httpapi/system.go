@@ -12,6 +12,7 @@ import (
 	"github.com/hyperfleet/hyperfleet"
 	"github.com/hyperfleet/hyperfleet/internal/buildinfo"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+	"github.com/hyperfleet/hyperfleet/internal/swaggerui"
 )
 
 type response[T any] struct{ Body T }
@@ -91,4 +92,14 @@ func (s *Server) finishSpec() error {
 		})
 	}
 	return nil
+}
+
+// registerDocs serves the page that shows the document, see package swaggerui.
+func (s *Server) registerDocs() {
+	s.mux.Handle("GET /docs", swaggerui.Page("/docs"))
+	s.mux.HandleFunc("GET /docs/assets/{name}", func(w http.ResponseWriter, r *http.Request) {
+		if !swaggerui.Asset(w, r) {
+			writeError(w, r, refusal(http.StatusNotFound, "No such route"))
+		}
+	})
 }
