@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -93,10 +91,12 @@ func NewApp(b Backend) *App {
 // globals are the options that every command has.
 type globals struct {
 	*App
-	host   string
-	output string
-	tlsCA  string
-	trust  *tls.Config // what tlsCA holds; nil: the system's authorities
+	host        string
+	contextName string
+	output      string
+	tlsCA       string
+
+	server server // by selectServer
 }
 
 const rootHelp = `Hyperfleet turns OCI images into microVMs.
@@ -108,6 +108,7 @@ EXIT STATUS
 
 ENVIRONMENT
   HYPERFLEET_HOST               unix:///path, http://host:port or https://host:port
+  HYPERFLEET_CONTEXT            a server of "hyperfleet context", with its key
   HYPERFLEET_API_KEY            key for a daemon that asks for one
   HYPERFLEET_TLS_CA             file with the certificate that an https daemon is known by
   HYPERFLEET_REGISTRY_PASSWORD  password beside --username
@@ -119,19 +120,23 @@ func newRootCommand(g *globals) *cobra.Command {
 	root := &cobra.Command{
 		Use: "hyperfleet", Short: "OCI images as microVMs", Long: rootHelp,
 		SilenceUsage: true, SilenceErrors: true, Version: buildinfo.Version(),
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if g.output != "table" && g.output != "json" {
 				return fmt.Errorf("output %q: want table or json", g.output)
 			}
-			return g.readTrust()
+			if !needsServer(cmd) {
+				return nil
+			}
+			return g.selectServer()
 		},
 	}
 	root.PersistentFlags().StringVar(&g.host, "host", "", "where the daemon is (default $HYPERFLEET_HOST, or "+hyperfleet.DefaultHost+")")
+	root.PersistentFlags().StringVar(&g.contextName, "context", "", "which of the servers of \"hyperfleet context\" (default $HYPERFLEET_CONTEXT, or the current one)")
 	root.PersistentFlags().StringVar(&g.tlsCA, "tls-ca", "", "file with the certificate that an https daemon is known by (default $HYPERFLEET_TLS_CA, or the system's)")
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table or json")
 	machine := newMachineCommand(g)
 	image := newImageCommand(g)
-	root.AddCommand(newServeCommand(g), newConfigCommand(g), newSetupCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newGenerateCommand(g))
+	root.AddCommand(newServeCommand(g), newConfigCommand(g), newSetupCommand(g), newContextCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newGenerateCommand(g))
 	for _, alias := range []*cobra.Command{
 		newPsCommand(g), newExecCommand(g), newCpCommand(g), newRmCommand(g), newStartCommand(g),
 		newStopCommand(g), newRestartCommand(g), newPauseCommand(g), newResumeCommand(g), newLogsCommand(g), newPullCommand(g),
@@ -140,43 +145,4 @@ func newRootCommand(g *globals) *cobra.Command {
 	}
 	addCompletion(root, g)
 	return root
-}
-
-// address is the client's Host.
-func (g *globals) address() string {
-	if g.host != "" {
-		return g.host
-	}
-	if host := g.Getenv("HYPERFLEET_HOST"); host != "" {
-		return host
-	}
-	if run := g.Getenv("HYPERFLEET_RUN_DIR"); run != "" {
-		return "unix://" + run + "/api.sock"
-	}
-	return ""
-}
-
-func (g *globals) client() *hyperfleet.Client {
-	return &hyperfleet.Client{Host: g.address(), APIKey: g.Getenv("HYPERFLEET_API_KEY"), TLS: g.trust}
-}
-
-// readTrust reads the file that --tls-ca or HYPERFLEET_TLS_CA names.
-func (g *globals) readTrust() error {
-	path := g.tlsCA
-	if path == "" {
-		path = g.Getenv("HYPERFLEET_TLS_CA")
-	}
-	if path == "" {
-		return nil
-	}
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("read the daemon's certificate: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(raw) {
-		return fmt.Errorf("read the daemon's certificate: %s holds no PEM certificate", path)
-	}
-	g.trust = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
-	return nil
 }

@@ -20,6 +20,7 @@ const completionTimeout = 500 * time.Millisecond
 var namesOf = map[string]func(context.Context, *globals) []string{
 	"MACHINE": machineNames,
 	"IMAGE":   imageNames,
+	"CONTEXT": contextCompletions,
 }
 
 // valuesOf lists what a flag takes.
@@ -40,6 +41,9 @@ func addCompletion(cmd *cobra.Command, g *globals) {
 		if cmd.LocalFlags().Lookup(flag) != nil {
 			_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 		}
+	}
+	if cmd.LocalFlags().Lookup("context") != nil {
+		_ = cmd.RegisterFlagCompletionFunc("context", g.completeArguments([]string{"CONTEXT..."}))
 	}
 	for _, sub := range cmd.Commands() {
 		addCompletion(sub, g)
@@ -112,6 +116,9 @@ func (g *globals) completePath(ctx context.Context, typed string) ([]string, cob
 }
 
 func machineNames(ctx context.Context, g *globals) []string {
+	if g.selectServer() != nil {
+		return nil
+	}
 	c := g.client()
 	defer c.CloseIdleConnections()
 	list, err := c.ListMachines(ctx, hyperfleet.ListOptions{})
@@ -130,6 +137,9 @@ func machineNames(ctx context.Context, g *globals) []string {
 }
 
 func imageNames(ctx context.Context, g *globals) []string {
+	if g.selectServer() != nil {
+		return nil
+	}
 	c := g.client()
 	defer c.CloseIdleConnections()
 	list, err := c.ListImages(ctx)

@@ -10,7 +10,7 @@ import (
 
 func newConfigCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "config", Short: "Look at the daemon's configuration",
+		Use: "config", Short: "Look at the daemon's configuration", Annotations: withoutServer,
 		Long: "Look at the configuration that a daemon would have which is started here, with this\nenvironment. docs/configuration.md lists the variables.",
 	}
 	cmd.AddCommand(newConfigShowCommand(g), newConfigCheckCommand(g))

@@ -7,7 +7,8 @@
 // values of Backend alone, so that this package imports none of it.
 //
 // Exit codes are part of the interface: see exit.go. The package reads its own
-// few variables of the environment (HYPERFLEET_HOST, HYPERFLEET_API_KEY,
-// HYPERFLEET_REGISTRY_PASSWORD) through App.Getenv. Commands run one at a time;
+// few variables of the environment (HYPERFLEET_HOST, HYPERFLEET_CONTEXT,
+// HYPERFLEET_API_KEY, HYPERFLEET_REGISTRY_PASSWORD) through App.Getenv, and the
+// user's file of contexts, which is the only thing that it keeps. Commands run one at a time;
 // nothing here is safe for concurrent use but the writers it is given.
 package cli

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/hyperfleet/hyperfleet"
 )
@@ -67,8 +66,7 @@ func (g *globals) runEngine(ctx context.Context, steps *stopwatch, detach bool) 
 func (g *globals) daemon(ctx context.Context) (c *hyperfleet.Client, missing bool, err error) {
 	c = g.client()
 	_, err = c.Health(ctx)
-	local := g.address() == "" || strings.HasPrefix(g.address(), "unix:")
-	if local && g.Backend.Embed != nil && errors.Is(err, hyperfleet.ErrNoDaemon) {
+	if g.server.local() && g.Backend.Embed != nil && errors.Is(err, hyperfleet.ErrNoDaemon) {
 		return c, true, nil
 	}
 	return c, false, err

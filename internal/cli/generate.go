@@ -21,7 +21,7 @@ var generatedDate = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 func newGenerateCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "generate", Short: "Write the files that packages carry", Hidden: true,
+		Use: "generate", Short: "Write the files that packages carry", Hidden: true, Annotations: withoutServer,
 		Long: "Write man pages or shell completions into a folder, for packages. The same program writes the\nsame files: man pages bear the date of SOURCE_DATE_EPOCH, or a fixed one.",
 	}
 	cmd.AddCommand(

@@ -66,7 +66,7 @@ EXIT STATUS
 func newServeCommand(g *globals) *cobra.Command {
 	var o ServeOptions
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Run the daemon", Args: cobra.NoArgs, Long: serveHelp,
+		Use: "serve", Short: "Run the daemon", Args: cobra.NoArgs, Long: serveHelp, Annotations: withoutServer,
 		Example: "  hyperfleet serve --port 8080\n  hyperfleet serve --env-file /etc/hyperfleet/env",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), o, g) },
 	}

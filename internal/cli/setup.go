@@ -27,7 +27,7 @@ func (o *SetupOptions) AddFlags(f *pflag.FlagSet) {
 func newSetupCommand(g *globals) *cobra.Command {
 	var o SetupOptions
 	cmd := &cobra.Command{
-		Use: "setup", Short: "Get a kernel for guests", Args: cobra.NoArgs,
+		Use: "setup", Short: "Get a kernel for guests", Args: cobra.NoArgs, Annotations: withoutServer,
 		Long: "Get a kernel for guests: the distribution's cloud kernel package, downloaded by apt and\nunpacked without being installed, or the file that --kernel names. Without anything to do it does nothing.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return runSetup(cmd.Context(), o, g) },
 	}
