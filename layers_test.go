@@ -44,6 +44,7 @@ var layers = []layer{
 
 	{"internal/store", []string{"internal/auth", "internal/machine", "internal/errdefs", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, "the only importer of the SQL driver"},
 	{"internal/ext4", []string{"internal/errdefs", "golang.org/x/sys"}, "a format library"},
+	{"internal/metrics", []string{"internal/machine", "github.com/prometheus/client_golang"}, "the only importer of the Prometheus client; knows no adapter"},
 	{"internal/image", []string{"internal/machine", "internal/errdefs", "internal/ext4", "github.com/google/go-containerregistry", "github.com/klauspost/compress", "golang.org/x/sync", "golang.org/x/sys"}, "the only importer of the registry client; ext4 is the format that it writes (docs/adr/0002)"},
 	{"internal/kernel", []string{"internal/machine", "internal/errdefs", "github.com/klauspost/compress", "github.com/pierrec/lz4/v4", "github.com/therootcompany/xz", "golang.org/x/sync", "golang.org/x/sys"}, "an adapter"},
 	{"internal/busybox", []string{"internal/errdefs", "internal/kernel/..."}, "makes the demo's image"},

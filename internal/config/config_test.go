@@ -62,6 +62,7 @@ func TestWrongValues(t *testing.T) {
 		"HYPERFLEET_LOG_LEVEL": "loud", "HYPERFLEET_OCI_MAX_CACHE_SIZE": "10G", "HYPERFLEET_FILE_MAX_SIZE": "-1",
 		"HYPERFLEET_OCI_DEFAULT_ROOTFS_SIZE_MIB": "1", "HYPERFLEET_RUNTIME": "docker", "HYPERFLEET_EXEC_MAX_TIMEOUT": "1h",
 		"HYPERFLEET_ALLOWED_DIRS": "a,b", "HYPERFLEET_ALLOW_UNGUARDED_NETWORK": "maybe", "HYPERFLEET_UID_BASE": "-5",
+		"HYPERFLEET_LOG_FORMAT": "xml", "HYPERFLEET_METRICS_LISTEN": "9090", "WATCHDOG_USEC": "-1",
 		"HYPERFLEET_OCI_CACHE_DIR": "cache", "HYPERFLEET_BOOT_TIMEOUT": "0",
 		"HYPERFLEET_TLS_KEY": "/k", "HYPERFLEET_TLS_SELF_SIGNED": "maybe", "HYPERFLEET_CORS_ORIGINS": "https://a.test/path",
 	}
@@ -172,5 +173,20 @@ func TestVariablesAreDocumented(t *testing.T) {
 	}
 	if !strings.Contains(string(doc), ignored.String()) {
 		t.Errorf("docs/configuration.md must have these rows:\n%s", ignored.String())
+	}
+}
+
+func TestListenAddresses(t *testing.T) {
+	for address, want := range map[string]string{
+		"127.0.0.1:9090": "tcp 127.0.0.1:9090", ":9090": "tcp :9090", "[::1]:9090": "tcp [::1]:9090",
+		"unix:///run/m.sock": "unix /run/m.sock",
+		"unix://m.sock":      "", "localhost": "", "localhost:http": "", "localhost:0": "", "localhost:70000": "",
+		"unix:///" + strings.Repeat("x", 107): "",
+	} {
+		c, err := Parse(map[string]string{"HYPERFLEET_METRICS_LISTEN": address})
+		network, at := SplitListen(c.MetricsListen)
+		if got := network + " " + at; (err == nil) != (want != "") || err == nil && got != want {
+			t.Errorf("%s: %q, %v, want %q", address, got, err, want)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hyperfleet/hyperfleet/internal/buildinfo"
 	"github.com/hyperfleet/hyperfleet/internal/config"
 	"github.com/hyperfleet/hyperfleet/internal/ext4"
 	"github.com/hyperfleet/hyperfleet/internal/guest"
@@ -18,6 +19,7 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/image"
 	"github.com/hyperfleet/hyperfleet/internal/kernel"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
+	"github.com/hyperfleet/hyperfleet/internal/metrics"
 	"github.com/hyperfleet/hyperfleet/internal/store"
 	"github.com/hyperfleet/hyperfleet/internal/vmm/qemu"
 )
@@ -31,6 +33,7 @@ type Daemon struct {
 	cfg     config.Config
 	log     *slog.Logger
 	parts   closers
+	metrics *metrics.Metrics
 	manager *machine.Manager
 	api     *httpapi.Server
 	servers []server
@@ -126,15 +129,17 @@ func (d *Daemon) buildManager(ctx context.Context) error {
 		return err
 	}
 	d.parts.push(images.Close)
+	d.metrics = metrics.New(buildinfo.Version())
 	driver := qemu.New(qemu.Options{Binary: d.cfg.QEMU, Log: d.log})
 	lifetime, end := context.WithCancel(context.Background())
 	d.parts.push(func() error { end(); return nil })
+	guests := guest.New(lifetime, d.log)
 	network := d.guardNetwork()
 	kernels := kernel.NewStore(d.cfg.KernelDir(), d.cfg.InitPath())
 
 	d.manager, err = machine.NewManager(machine.Config{
-		Store: db, Driver: driver, Guests: guest.New(lifetime, d.log), Images: images, Disks: ext4.Disks{},
-		Kernels: configuredKernel{kernels, d.cfg.Kernel}, Log: d.log,
+		Store: d.metrics.Store(db), Driver: driver, Guests: guests, Images: images, Disks: ext4.Disks{},
+		Kernels: configuredKernel{kernels, d.cfg.Kernel}, Log: d.log, Observer: d.metrics,
 		HostID: hostID(), StateDir: d.cfg.StateDir, RunDir: d.cfg.RunDir, UIDBase: int(d.cfg.UIDBase),
 		RootfsPath: d.cfg.Rootfs, KernelArgs: d.cfg.KernelArgs, AllowedDirs: d.cfg.AllowedDirs,
 		Limits: machine.Limits{
@@ -147,7 +152,7 @@ func (d *Daemon) buildManager(ctx context.Context) error {
 	}
 	d.parts.push(d.closeManager)
 	d.api, err = httpapi.New(httpapi.Config{
-		Machines: d.manager, Images: imageCache{images}, Log: d.log, Runtime: driver.Name(),
+		Machines: d.manager, Images: imageCache{images}, Log: d.log, Observer: d.metrics, Runtime: driver.Name(),
 		KernelPath: d.kernelPath(kernels), RootfsPath: d.cfg.Rootfs, SpoolDir: d.spoolDir(), NoNetwork: network,
 		FileMaxSize: d.cfg.FileMaxSize, FileTimeout: d.cfg.FileTimeout.Duration(),
 		ExecDefaultTimeout: d.cfg.ExecTimeout.Duration(), ExecMaxTimeout: d.cfg.ExecMaxTimeout.Duration(),
@@ -162,7 +167,7 @@ func (d *Daemon) buildManager(ctx context.Context) error {
 		return err
 	}
 	d.parts.push(func() error { d.api.Close(); return nil })
-	return nil
+	return d.registerSources(db, images, guests)
 }
 
 // imagesInUse is asked by the image store, which is older than the manager.

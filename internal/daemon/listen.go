@@ -31,9 +31,13 @@ type server struct {
 	tls      *tls.Config // nil: plain HTTP
 }
 
-// Listen opens the unix socket and the TCP port. Nothing is answered yet.
+// Listen opens the unix socket, the metrics' listener and the TCP port. Nothing
+// is answered yet.
 func (d *Daemon) Listen(ctx context.Context) error {
 	if err := d.listenUnix(ctx, d.cfg.Socket()); err != nil {
+		return err
+	}
+	if err := d.listenMetrics(ctx); err != nil {
 		return err
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", d.cfg.Address())

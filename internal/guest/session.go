@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
@@ -35,6 +36,20 @@ const (
 type Sessions struct {
 	base context.Context
 	log  *slog.Logger
+
+	open    atomic.Int64
+	redials atomic.Int64
+}
+
+// Stats is what Sessions has counted.
+type Stats struct {
+	Open    int   // sessions whose guest is connected and set up
+	Redials int64 // connections that were made anew after a break
+}
+
+// Stats returns a copy.
+func (g *Sessions) Stats() Stats {
+	return Stats{Open: int(g.open.Load()), Redials: g.redials.Load()}
 }
 
 var (
@@ -52,6 +67,7 @@ func New(ctx context.Context, log *slog.Logger) *Sessions {
 func (g *Sessions) Open(id machine.ID, boot machine.BootConfig, dial func(context.Context) (net.Conn, error)) machine.Guest {
 	s := &Session{
 		id:      id,
+		all:     g,
 		boot:    wireBoot(boot),
 		dial:    dial,
 		log:     g.log.With("machine", string(id)),
@@ -66,6 +82,7 @@ func (g *Sessions) Open(id machine.ID, boot machine.BootConfig, dial func(contex
 // Session is the agent session of one machine. It implements machine.Guest.
 type Session struct {
 	id   machine.ID
+	all  *Sessions
 	boot guestproto.Boot
 	dial func(context.Context) (net.Conn, error)
 	log  *slog.Logger
@@ -75,6 +92,8 @@ type Session struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 	tidy   chan struct{} // capacity 1: there are released commands
+
+	reached bool // the guest was connected before; used by run's goroutine alone
 
 	mu       sync.Mutex
 	conn     *guestproto.Conn // nil while there is none, or the guest is not set up
@@ -166,6 +185,10 @@ func (s *Session) setUp(conn *guestproto.Conn) error {
 		return nil
 	}
 	s.log.Debug("agent session is up", "kernel", ready.Kernel)
+	if s.reached {
+		s.all.redials.Add(1)
+	}
+	s.reached = true
 	s.set(conn, nil)
 	return nil
 }
@@ -179,6 +202,12 @@ func isAnswer(err error) bool {
 func (s *Session) set(conn *guestproto.Conn, bootErr error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	switch {
+	case s.conn == nil && conn != nil:
+		s.all.open.Add(1)
+	case s.conn != nil && conn == nil:
+		s.all.open.Add(-1)
+	}
 	s.conn, s.bootErr = conn, bootErr
 	close(s.changed)
 	s.changed = make(chan struct{})

@@ -131,6 +131,17 @@ func (e *execs) buffered(key execKey) func(machine.ExitStatus, error) {
 	}
 }
 
+// running counts the commands that have a session or a caller here.
+func (e *execs) running() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := len(e.held)
+	for _, callers := range e.plain {
+		n += callers
+	}
+	return n
+}
+
 // remember needs mu.
 func (e *execs) remember(key execKey, exit machine.ExitStatus) {
 	if _, ok := e.ended[key]; !ok {

@@ -159,6 +159,9 @@ func New(cfg Config) (*Server, error) {
 // stopped accepting.
 func (s *Server) Close() { s.execs.close() }
 
+// Execs is how many commands run that somebody waits for, or may come back to.
+func (s *Server) Execs() int { return s.execs.running() }
+
 var errorBodyType = reflect.TypeFor[hyperfleet.ErrorBody]()
 
 // register adds an operation whose handler may return any error: those of

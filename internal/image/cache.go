@@ -34,6 +34,7 @@ func (s *Store) lease(d manifest.Digest, allow func(*entry) bool) *machine.Image
 		return nil
 	}
 	e.leases++
+	s.stats.Hits++
 	return s.leasedLocked(e)
 }
 
@@ -153,10 +154,7 @@ func (s *Store) setRef(r reference) error {
 // machine stays; whatever a machine has begun to use since used was made is
 // leased. Unfinished downloads go first. The mutex is held.
 func (s *Store) evict(limit int64, used map[string]bool) {
-	total := s.ingest.used()
-	for _, e := range s.images {
-		total += e.Size
-	}
+	total := s.usedLocked()
 	if total <= limit {
 		return
 	}
@@ -178,6 +176,7 @@ func (s *Store) evict(limit int64, used map[string]bool) {
 			s.opts.Logger.Warn("image not evicted", "image", e.Ref, "error", err)
 			continue
 		}
+		s.stats.Evictions++
 		total -= e.Size
 	}
 }

@@ -92,6 +92,7 @@ func (s *Store) board(ctx context.Context, key string, pull pullOf) (*flight, er
 		}
 		if !f.abandoned {
 			f.waiters++
+			s.stats.Misses++
 			s.mu.Unlock()
 			return f, nil
 		}
@@ -117,7 +118,10 @@ func (s *Store) depart(key string, pull pullOf) *flight {
 		defer s.mu.Unlock()
 		delete(s.flights, key)
 		if err == nil {
+			s.stats.Pulls++
 			s.images[digest].leases += f.waiters - 1 // one is the pull's own
+		} else {
+			s.stats.Failures++
 		}
 		f.digest, f.err = digest, err
 		close(f.done)

@@ -161,6 +161,9 @@ func (s *Store) importImage(ctx context.Context, req ImportRequest, open func(co
 			return machine.Image{}, err
 		}
 	}
+	s.mu.Lock()
+	s.stats.Imports++
+	s.mu.Unlock()
 	report(machine.ImageProgress{Phase: "done"})
 	return lease.Image, nil
 }

@@ -26,6 +26,7 @@ type Store struct {
 
 	mu      sync.Mutex
 	closed  bool
+	stats   Stats // the counters only
 	images  map[manifest.Digest]*entry
 	refs    map[string]reference
 	flights map[string]*flight

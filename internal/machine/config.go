@@ -11,13 +11,14 @@ import (
 // Kernels, StateDir and RunDir are required; every other zero value means the
 // default that its field names.
 type Config struct {
-	Store   Store
-	Driver  Driver
-	Guests  Guests
-	Images  Images
-	Disks   Disks
-	Kernels Kernels
-	Log     *slog.Logger // default: discards
+	Store    Store
+	Driver   Driver
+	Guests   Guests
+	Images   Images
+	Disks    Disks
+	Kernels  Kernels
+	Log      *slog.Logger // default: discards
+	Observer Observer     // default: nobody
 
 	HostID   string // recorded as the owner of each machine
 	StateDir string // absolute; machines/<id>/disk.ext4 in it
@@ -58,6 +59,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Observer == nil {
+		c.Observer = nobody{}
 	}
 	if c.GuestNetwork.Address == "" {
 		c.GuestNetwork = userNetwork()

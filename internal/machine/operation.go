@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
 // States of a step and outcomes of an operation, as they are recorded.
@@ -44,6 +46,7 @@ type step struct {
 type operation struct {
 	store  Store
 	log    *slog.Logger
+	seen   Observer
 	rec    OperationRecord
 	steps  []step
 	undone func(err error) // records the machine's fate, after the undos; may be nil
@@ -59,13 +62,24 @@ func (m *Manager) newOperation(id ID, kind string, steps []step) *operation {
 
 // resumed is an operation that has been recorded before.
 func (m *Manager) resumed(rec OperationRecord, steps []step) *operation {
-	return &operation{store: m.cfg.Store, log: m.cfg.Log, rec: rec, steps: steps}
+	return &operation{store: m.cfg.Store, log: m.cfg.Log, seen: m.cfg.Observer, rec: rec, steps: steps}
 }
 
 // run does the steps in order. When one fails, or ctx ends, everything is
 // undone, the latest first, and the error returned is that of the step, with
 // those of the undos behind it.
 func (op *operation) run(ctx context.Context) error {
+	began := time.Now()
+	err := op.runSteps(ctx)
+	code := ""
+	if err != nil {
+		code = errdefs.CodeOf(classified(err, op.rec.Kind))
+	}
+	op.seen.OperationEnded(op.rec.Kind, code, time.Since(began))
+	return err
+}
+
+func (op *operation) runSteps(ctx context.Context) error {
 	for _, s := range op.steps {
 		if err := op.runStep(ctx, s); err != nil {
 			return errors.Join(err, op.unwind(ctx, err))
@@ -93,7 +107,10 @@ func (op *operation) runStep(ctx context.Context, s step) error {
 		}
 		op.warn(s.name, err)
 	}
-	if err := s.do(ctx); err != nil {
+	began := time.Now()
+	err := s.do(ctx)
+	op.seen.StepEnded(op.rec.Kind, s.name, time.Since(began))
+	if err != nil {
 		if ctx.Err() != nil { // who ended the operation says more than what that broke
 			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}

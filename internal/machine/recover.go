@@ -171,6 +171,7 @@ func (m *Manager) lost(ctx context.Context, mc *Machine, cause error) error {
 	if errdefs.Is(cause, errdefs.NotFound) {
 		err = errdefs.Wrap(cause, errdefs.Runtime, "VMM_EXITED", "the VMM ended while the daemon was away")
 	}
+	m.cfg.Observer.VMMEnded(VMMLost)
 	m.cfg.Log.Warn("machine failed", "machine", mc.ID, "err", err)
 	return errors.Join(m.release(ctx, mc), m.fail(ctx, mc, err))
 }

@@ -61,9 +61,11 @@ func (m *Manager) ended(e *entry, l *live) {
 func (m *Manager) recordEnd(ctx context.Context, mc *Machine, exit Exit, tail string) error {
 	mc.Process, mc.PortForwards = nil, nil
 	if clean(exit, tail) {
+		m.cfg.Observer.VMMEnded(VMMPoweredOff)
 		m.cfg.Log.Info("guest powered off", "machine", mc.ID)
 		return m.enter(ctx, mc, Stopped)
 	}
+	m.cfg.Observer.VMMEnded(VMMFailed)
 	err := exitError(exit, "ended unexpectedly")
 	m.cfg.Log.Warn("machine failed", "machine", mc.ID, "err", err)
 	return m.fail(ctx, mc, err)

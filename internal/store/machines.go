@@ -96,6 +96,30 @@ func (s *Store) machines(ctx context.Context, f machine.Filter) (_ []machine.Mac
 	return list, total, err
 }
 
+// CountMachines counts the machines of each state that there is, or was.
+func (s *Store) CountMachines(ctx context.Context) (_ map[machine.State]int, err error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT state, n FROM machine_counts`)
+	if err != nil {
+		return nil, classify(fmt.Errorf("count machines: %w", err))
+	}
+	type count struct {
+		state machine.State
+		n     int
+	}
+	list, err := collect(rows, func(row scanner) (c count, err error) {
+		err = row.Scan(&c.state, &c.n)
+		return c, err
+	})
+	if err != nil {
+		return nil, classify(fmt.Errorf("count machines: %w", err))
+	}
+	counts := make(map[machine.State]int, len(list))
+	for _, c := range list {
+		counts[c.state] = c.n
+	}
+	return counts, nil
+}
+
 // UpdateMachine replaces everything but ID, Spec, Slot and CreatedAt.
 func (s *Store) UpdateMachine(ctx context.Context, m machine.Machine) error {
 	row, err := encode(&m)

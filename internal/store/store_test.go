@@ -220,3 +220,25 @@ func BenchmarkMachine(b *testing.B) {
 		}
 	}
 }
+
+func TestStoreCounts(t *testing.T) {
+	s := mustOpen(t, filepath.Join(t.TempDir(), "test.db"))
+	if counts, err := s.CountMachines(t.Context()); err != nil || len(counts) != 0 {
+		t.Errorf("empty: %v, %v", counts, err)
+	}
+	for _, id := range []machine.ID{"a", "b", "c"} {
+		mustInsert(t, s, id)
+	}
+	m := *newMachine("b")
+	m.State = machine.Running
+	if err := s.UpdateMachine(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteMachine(t.Context(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	counts, err := s.CountMachines(t.Context())
+	if err != nil || counts[machine.Pending] != 1 || counts[machine.Running] != 1 {
+		t.Errorf("%v, %v", counts, err)
+	}
+}
