@@ -334,8 +334,20 @@ func TestCorrelationID(t *testing.T) {
 
 func TestMethodNotAllowedNamesOthers(t *testing.T) {
 	a := newAPI(t)
-	if resp, _ := a.ask("PUT", "/api/v1/machines/x/", ""); resp.Header.Get("Allow") != "DELETE, GET, HEAD" {
-		t.Errorf("Allow: %s", resp.Header.Get("Allow"))
+	for _, method := range []string{"PUT", "TRACE", "PURGE", "get"} {
+		resp, body := a.ask(method, "/api/v1/machines/x/", "")
+		if resp.StatusCode != 405 || resp.Header.Get("Allow") != "DELETE, GET, HEAD, OPTIONS" || !strings.Contains(body, "method_not_allowed") {
+			t.Errorf("%s: %d, Allow: %s, %s", method, resp.StatusCode, resp.Header.Get("Allow"), body)
+		}
+	}
+	if resp, body := a.ask("OPTIONS", "/machines", ""); resp.StatusCode != 204 || resp.Header.Get("Allow") != "GET, HEAD, POST, OPTIONS" || body != "" {
+		t.Errorf("OPTIONS: %d, Allow: %s, %s", resp.StatusCode, resp.Header.Get("Allow"), body)
+	}
+	if resp, body := a.ask("HEAD", "/machines", ""); resp.StatusCode != 200 || resp.Header.Get("X-Total-Count") != "0" || body != "" {
+		t.Errorf("HEAD: %d, total %s, %q", resp.StatusCode, resp.Header.Get("X-Total-Count"), body)
+	}
+	if resp, _ := a.ask("HEAD", "/machines/none", ""); resp.StatusCode != 404 {
+		t.Errorf("HEAD of nothing: %d", resp.StatusCode)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -163,6 +164,9 @@ func (s *Server) waitMachine(ctx context.Context, in *waitInput) (*response[hype
 	id, err := in.parse()
 	if err != nil {
 		return nil, err
+	}
+	if math.IsNaN(in.Timeout) {
+		return nil, errdefs.New(errdefs.Invalid, "VALIDATION_ERROR", "timeout is not a number")
 	}
 	ctx, cancel := context.WithTimeout(ctx, seconds(in.Timeout))
 	defer cancel()

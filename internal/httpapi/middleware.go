@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"path"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -46,18 +48,50 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		// (curl -d says it is a form).
 		r.Header.Set("Content-Type", "application/json")
 	}
+	if !clean(r) {
+		noRoute(w, r) // the mux would redirect
+		return
+	}
 	if _, pattern := s.mux.Handler(r); pattern != "" {
 		requestOf(r.Context()).matched(pattern, r.URL.Path)
+		if !wellEncoded(r.URL.RawQuery) {
+			writeError(w, r, refusal(http.StatusBadRequest, "The query is not well encoded"))
+			return
+		}
 		s.mux.ServeHTTP(w, r)
 		return
 	}
 	probe := &discardWriter{header: http.Header{}}
 	s.mux.ServeHTTP(probe, r)
-	if allow := probe.header.Get("Allow"); allow != "" {
-		w.Header().Set("Allow", allow)
-		writeError(w, r, refusal(http.StatusMethodNotAllowed, "Method "+r.Method+" is not allowed here"))
+	allow := probe.header.Get("Allow")
+	if allow == "" {
+		noRoute(w, r)
 		return
 	}
+	w.Header().Set("Allow", allow+", OPTIONS")
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	writeError(w, r, refusal(http.StatusMethodNotAllowed, "This method is not allowed here"))
+}
+
+// clean reports whether the path has no empty, "." or ".." segment.
+func clean(r *http.Request) bool {
+	p := r.URL.EscapedPath()
+	return path.Clean(p) == p
+}
+
+// wellEncoded reports whether nothing of the query would be skipped silently.
+func wellEncoded(query string) bool {
+	if !strings.ContainsAny(query, "%;") {
+		return true
+	}
+	_, err := url.ParseQuery(query)
+	return err == nil
+}
+
+func noRoute(w http.ResponseWriter, r *http.Request) {
 	writeError(w, r, refusal(http.StatusNotFound, "No such route"))
 }
 

@@ -13,8 +13,9 @@ import (
 )
 
 // failures are the kinds of error that an operation may answer with, told at
-// its registration. What every operation may answer is not repeated: Internal,
-// a foreign Host, and, by what it takes, a refused parameter, body or origin.
+// its registration. What every operation may answer is not repeated: Internal, a
+// malformed request, a foreign Host, and, by what it takes, a refused body or
+// origin.
 type failures []errdefs.Kind
 
 var (
@@ -100,7 +101,7 @@ func errorExamples(op *huma.Operation, fails failures) map[int][]hyperfleet.Erro
 	for _, status := range transportStatuses(op) {
 		body := refusals[status]
 		body.Message = refusalExamples[status]
-		if status == http.StatusBadRequest {
+		if status == http.StatusBadRequest && op.RequestBody != nil {
 			body.Details = []hyperfleet.ErrorDetail{{Location: "body.vcpu_count", Message: "expected integer"}}
 		}
 		add(status, body)
@@ -110,10 +111,7 @@ func errorExamples(op *huma.Operation, fails failures) map[int][]hyperfleet.Erro
 
 // transportStatuses are the refusals that may come before the handler.
 func transportStatuses(op *huma.Operation) []int {
-	statuses := []int{http.StatusMisdirectedRequest}
-	if op.RequestBody != nil || slices.ContainsFunc(op.Parameters, canBeWrong) {
-		statuses = append(statuses, http.StatusBadRequest)
-	}
+	statuses := []int{http.StatusBadRequest, http.StatusMisdirectedRequest}
 	if op.RequestBody != nil {
 		statuses = append(statuses, http.StatusRequestTimeout)
 		if op.RequestBody.Content[mediaJSON] != nil { // others are streamed
@@ -124,14 +122,6 @@ func transportStatuses(op *huma.Operation) []int {
 		statuses = append(statuses, http.StatusForbidden) // of another origin
 	}
 	return statuses
-}
-
-// canBeWrong reports whether a value of the parameter can be refused as such:
-// one that is any string cannot.
-func canBeWrong(p *huma.Param) bool {
-	plain := p.Schema == nil || p.Schema.Type == "string" && p.Schema.Pattern == "" && p.Schema.MaxLength == nil &&
-		p.Schema.MinLength == nil && p.Schema.Enum == nil
-	return !plain || p.Required && p.In != "path"
 }
 
 func (s *Server) errorResponse(status int, bodies []hyperfleet.ErrorBody) *huma.Response {
@@ -181,7 +171,10 @@ const undeclared = "the answer's status is not in the OpenAPI document"
 // is empty when something before the mux has answered.
 func (s *Server) checkDeclared(r *http.Request, pattern string, status int) {
 	if pattern == "" {
-		_, pattern = s.mux.Handler(withoutPrefix(r))
+		if r = withoutPrefix(r); !clean(r) {
+			return
+		}
+		_, pattern = s.mux.Handler(r)
 	}
 	if declared, ok := s.declared[pattern]; ok && status != 0 && !declared[status] {
 		s.cfg.Log.Error(undeclared, "operation", pattern, "status", status)

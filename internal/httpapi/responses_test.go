@@ -69,7 +69,7 @@ func TestDocumentHasExamples(t *testing.T) {
 					t.Errorf("%s %s %s: no description, or no %s", op.Method, path, status, headerRequestID)
 				}
 			}
-			for _, always := range []string{"421", "500"} {
+			for _, always := range []string{"400", "421", "500"} {
 				if op.Responses[always] == nil {
 					t.Errorf("%s does not tell of %s", op.OperationID, always)
 				}

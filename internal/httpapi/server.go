@@ -193,6 +193,9 @@ func (s *Server) publicForm(ctx context.Context, err error) *apiError {
 	if e, ok := errors.AsType[*apiError](err); ok {
 		return e
 	}
+	if ctx.Err() != nil && errdefs.Is(err, errdefs.Internal) {
+		return publicError(errdefs.Wrap(err, errdefs.Unavailable, "CANCELED", "the caller has left")) // no defect of ours
+	}
 	if ctx.Err() == nil {
 		level := slog.LevelDebug
 		if kind := errdefs.KindOf(err); kind == errdefs.Internal || kind == errdefs.Runtime {

@@ -99,7 +99,7 @@ func (s *Server) registerDocs() {
 	s.mux.Handle("GET /docs", swaggerui.Page("/docs"))
 	s.mux.HandleFunc("GET /docs/assets/{name}", func(w http.ResponseWriter, r *http.Request) {
 		if !swaggerui.Asset(w, r) {
-			writeError(w, r, refusal(http.StatusNotFound, "No such route"))
+			noRoute(w, r)
 		}
 	})
 }
