@@ -174,8 +174,9 @@ func (c *Client) DeleteMachine(ctx context.Context, id string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: machinePath(id)}, nil)
 }
 
-// Console returns the bounded record of a running machine's serial console.
-// The caller closes it.
+// Console returns the bounded record of a machine's serial console byte for
+// byte: of the run that is on, else what its log has kept. The caller closes it.
+// See MachineLogs for lines, and to follow them.
 func (c *Client) Console(ctx context.Context, id string) (io.ReadCloser, error) {
 	resp, err := c.send(ctx, call{method: http.MethodGet, path: machinePath(id, "console")})
 	if err != nil {

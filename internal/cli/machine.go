@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -154,26 +153,4 @@ func runInspect(ctx context.Context, g *globals, args []string) error {
 		}
 		return g.printJSON(list)
 	})
-}
-
-func newLogsCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use: "logs MACHINE", Short: "Print a running machine's serial console", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runLogs(cmd.Context(), g, args[0]) },
-	}
-}
-
-func runLogs(ctx context.Context, g *globals, arg string) error {
-	c := g.client()
-	m, err := findMachine(ctx, c, arg)
-	if err != nil {
-		return err
-	}
-	console, err := c.Console(ctx, m.ID)
-	if err != nil {
-		return err
-	}
-	defer console.Close()
-	_, err = io.Copy(g.Stdout, console)
-	return err
 }

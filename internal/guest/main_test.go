@@ -35,7 +35,7 @@ func openSession(t *testing.T, g *guesttest.Guest) machine.Guest {
 		Env:      []string{"A=1"},
 		WorkDir:  "/w",
 		User:     "1:2",
-	}, g.Dial)
+	}, g.Dial, func(event string) { log.Info("note", "event", event) })
 	t.Cleanup(func() { s.Close() })
 	return s
 }

@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -64,10 +65,14 @@ func New(ctx context.Context, log *slog.Logger) *Sessions {
 }
 
 // Open implements machine.Guests.
-func (g *Sessions) Open(id machine.ID, boot machine.BootConfig, dial func(context.Context) (net.Conn, error)) machine.Guest {
+func (g *Sessions) Open(id machine.ID, boot machine.BootConfig, dial func(context.Context) (net.Conn, error), note func(string)) machine.Guest {
+	if note == nil {
+		note = func(string) {}
+	}
 	s := &Session{
 		id:      id,
 		all:     g,
+		note:    note,
 		boot:    wireBoot(boot),
 		dial:    dial,
 		log:     g.log.With("machine", string(id)),
@@ -85,6 +90,7 @@ type Session struct {
 	all  *Sessions
 	boot guestproto.Boot
 	dial func(context.Context) (net.Conn, error)
+	note func(event string)
 	log  *slog.Logger
 
 	// ctx is the session's life: it ends with Close.
@@ -145,6 +151,9 @@ func (s *Session) once() (wasUp bool, err error) {
 		return false, err
 	}
 	s.serve(conn)
+	if s.ctx.Err() == nil {
+		s.note("agent session has broken and is made anew")
+	}
 	s.set(nil, s.failure())
 	return true, conn.Err()
 }
@@ -181,6 +190,7 @@ func (s *Session) setUp(conn *guestproto.Conn) error {
 		return err
 	}
 	if err != nil {
+		s.note("the guest could not set itself up")
 		s.set(nil, s.public("set up", err))
 		return nil
 	}
@@ -189,6 +199,7 @@ func (s *Session) setUp(conn *guestproto.Conn) error {
 		s.all.redials.Add(1)
 	}
 	s.reached = true
+	s.note(fmt.Sprintf("agent session is up, guest kernel %.64q", ready.Kernel))
 	s.set(conn, nil)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -94,17 +95,24 @@ func TestCloseEndsAllWaits(t *testing.T) {
 func TestDialErrorsAreTriedAgain(t *testing.T) {
 	g := guesttest.New(context.Background())
 	defer g.Close()
-	tries := 0
+	tries, notes := 0, make(chan string, 8)
 	s := New(context.Background(), slog.New(slog.DiscardHandler)).Open("m1", machine.BootConfig{},
 		func(ctx context.Context) (net.Conn, error) {
 			if tries++; tries < 4 {
 				return nil, syscall.ECONNREFUSED
 			}
 			return g.Dial(ctx)
-		})
+		}, func(event string) { notes <- event })
 	defer s.Close()
 	if err := s.Ready(t.Context()); err != nil || tries != 4 {
 		t.Fatalf("after %d tries: %v", tries, err)
+	}
+	if got := <-notes; !strings.HasPrefix(got, "agent session is up, guest kernel ") {
+		t.Errorf("the log is told %q", got)
+	}
+	g.Break()
+	if got := <-notes; got != "agent session has broken and is made anew" {
+		t.Errorf("after a break the log is told %q", got)
 	}
 }
 

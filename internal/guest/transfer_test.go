@@ -55,7 +55,7 @@ func (s *script) serve(st *guestproto.Stream) {
 func startScript(t testing.TB, answer func(st *guestproto.Stream)) machine.Guest {
 	t.Helper()
 	sc := &script{answer: answer}
-	s := New(context.Background(), slog.New(slog.DiscardHandler)).Open("m1", machine.BootConfig{}, sc.dial)
+	s := New(context.Background(), slog.New(slog.DiscardHandler)).Open("m1", machine.BootConfig{}, sc.dial, nil)
 	t.Cleanup(func() { s.Close(); sc.wg.Wait() })
 	if err := s.Ready(t.Context()); err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ func BenchmarkReadFile(b *testing.B) {
 func BenchmarkExec(b *testing.B) {
 	g := guesttest.New(context.Background())
 	defer g.Close()
-	s := New(context.Background(), slog.New(slog.DiscardHandler)).Open("m1", machine.BootConfig{}, g.Dial)
+	s := New(context.Background(), slog.New(slog.DiscardHandler)).Open("m1", machine.BootConfig{}, g.Dial, nil)
 	defer s.Close()
 	id := []byte("aaaaaaaaaaaa")
 	for b.Loop() {

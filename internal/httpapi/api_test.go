@@ -26,6 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type api struct {
 	*hyperfleet.Client
 	t      *testing.T
+	host   *machinetest.Host
 	server *Server
 	http   *httptest.Server
 	images *fakeImages
@@ -33,7 +34,8 @@ type api struct {
 
 func newAPI(t *testing.T, change ...func(*Config)) *api {
 	t.Helper()
-	manager, err := machine.NewManager(machinetest.NewHost(t).Daemon(t).Config())
+	host := machinetest.NewHost(t)
+	manager, err := machine.NewManager(host.Daemon(t).Config())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +52,7 @@ func newAPI(t *testing.T, change ...func(*Config)) *api {
 		t.Fatal(err)
 	}
 	ts := httptest.NewServer(s.Handler())
-	a := &api{Client: &hyperfleet.Client{Host: ts.URL}, t: t, server: s, http: ts, images: images}
+	a := &api{Client: &hyperfleet.Client{Host: ts.URL}, t: t, host: host, server: s, http: ts, images: images}
 	t.Cleanup(func() {
 		s.Close()
 		a.CloseIdleConnections()
@@ -233,6 +235,14 @@ func TestContract(t *testing.T) {
 		{"POST", "/machines/" + id + "/exec", `{"cmd":["echo","x"],"encoding":"base64"}`, 200, `"stdout":"eAo=","stderr":"","exec_id":`},
 		{"POST", "/machines/" + id + "/exec", `{"cmd":["cat"],"encoding":"base64","stdin":"?"}`, 400, `stdin is not base64`},
 		{"POST", "/machines/" + idle.ID + "/exec", `{"cmd":["x"]}`, 400, `"message":"Machine must be running to execute commands"`},
+		{"GET", "/machines/" + id + "/logs", "", 200, "booting\n"},
+		{"GET", "/machines/" + id + "/logs?source=agent&tail=1", "", 200, "[hyperfleet: machine is running]\n"},
+		{"GET", "/machines/" + id + "/logs?source=both", "", 400, `query.source`},
+		{"GET", "/machines/" + id + "/logs?tail=-2", "", 400, `query.tail`},
+		{"GET", "/machines/" + id + "/logs?follow=perhaps", "", 400, `query.follow`},
+		{"GET", "/machines/" + idle.ID + "/logs?follow=true", "", 200, ``},
+		{"GET", "/machines/" + idle.ID + "/console", "", 200, ``},
+		{"GET", "/machines/nosuch/logs", "", 404, `"error":"NotFoundError"`},
 		{"GET", "/machines/" + id + "/exec/nosuch", "", 404, `EXEC_NOT_FOUND`},
 		{"POST", "/machines/" + id + "/exec/nosuch/attach", `{"stdout":0,"stderr":0}`, 400, `needs the header Upgrade`},
 		{"POST", "/machines/" + id + "/files", `{"path":"/f","content":"aGk="}`, 200, `{"success":true,"bytes_written":2}`},
@@ -487,7 +497,7 @@ func TestOpenAPIIsTheRoutes(t *testing.T) {
 	want := []string{
 		"DELETE /images/{ref}", "DELETE /machines/{id}", "DELETE /machines/{id}/files", "GET /health", "GET /images", "GET /images/{ref}",
 		"GET /machines", "GET /machines/{id}", "GET /machines/{id}/console", "GET /machines/{id}/exec/{exec_id}", "GET /machines/{id}/files",
-		"GET /machines/{id}/files/list", "GET /machines/{id}/files/stat", "GET /machines/{id}/wait", "GET /ready", "GET /version",
+		"GET /machines/{id}/files/list", "GET /machines/{id}/files/stat", "GET /machines/{id}/logs", "GET /machines/{id}/wait", "GET /ready", "GET /version",
 		"POST /images/import", "POST /images/pull", "POST /machines", "POST /machines/{id}/exec", "POST /machines/{id}/exec/{exec_id}/attach",
 		"POST /machines/{id}/files", "POST /machines/{id}/files/mkdir", "POST /machines/{id}/files/rename", "POST /machines/{id}/pause", "POST /machines/{id}/restart", "POST /machines/{id}/resume",
 		"POST /machines/{id}/start", "POST /machines/{id}/stop", "PUT /machines/{id}/files",

@@ -28,6 +28,7 @@ var examples = map[reflect.Type]any{
 	reflect.TypeFor[hyperfleet.PullRequest]():   hyperfleet.PullRequest{Image: "alpine:3.20"},
 	reflect.TypeFor[hyperfleet.PullEvent]():     hyperfleet.PullEvent{Progress: &hyperfleet.PullProgress{Phase: "pull", Current: 1 << 20, Total: 3 << 20}},
 	reflect.TypeFor[hyperfleet.Image]():         exampleImage,
+	reflect.TypeFor[hyperfleet.LogEntry]():      hyperfleet.LogEntry{Time: exampleTime, Source: "serial", Line: "Welcome to Alpine Linux 3.20"},
 	reflect.TypeFor[hyperfleet.Health]():        hyperfleet.Health{Status: "ok"},
 	reflect.TypeFor[hyperfleet.Version]():       hyperfleet.Version{Version: "v1.2.3", Runtime: "qemu"},
 }

@@ -66,7 +66,8 @@ func (s *Server) registerMachines() {
 	register(s, huma.Operation{OperationID: "pauseMachine", Method: http.MethodPost, Path: "/machines/{id}/pause", Summary: "Stop a machine's vCPUs; its memory stays", Tags: tags}, s.change(s.cfg.Machines.Pause), ofChange, failures{errdefs.Unsupported, errdefs.Guest})
 	register(s, huma.Operation{OperationID: "resumeMachine", Method: http.MethodPost, Path: "/machines/{id}/resume", Summary: "Let a paused machine go on, with its clock set", Tags: tags}, s.change(s.cfg.Machines.Resume), ofChange, failures{errdefs.Unsupported, errdefs.Guest})
 	register(s, huma.Operation{OperationID: "machineConsole", Method: http.MethodGet, Path: "/machines/{id}/console", Summary: "Read the serial console's record", Tags: tags,
-		Responses: map[string]*huma.Response{"200": {Description: "The record, oldest byte first", Content: binaryContent("text/plain")}}}, s.console, ofMachine, failures{errdefs.Conflict, errdefs.Unsupported})
+		Responses: map[string]*huma.Response{"200": {Description: "The record, oldest byte first", Content: binaryContent("text/plain")}}}, s.console, ofMachine)
+	s.registerLogs(tags)
 }
 
 type listInput struct {
@@ -217,7 +218,7 @@ func (s *Server) console(ctx context.Context, in *MachineParam) (*huma.StreamRes
 		hc.SetHeader("Content-Type", "text/plain; charset=utf-8")
 		hc.SetHeader("X-Content-Type-Options", "nosniff")
 		hc.SetStatus(http.StatusOK)
-		if _, err := io.Copy(hc.BodyWriter(), f); err != nil {
+		if _, err := io.Copy(hc.BodyWriter(), struct{ io.Reader }{f}); err != nil {
 			panic(http.ErrAbortHandler)
 		}
 	}}, nil

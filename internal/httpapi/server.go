@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"reflect"
 	"slices"
 	"time"
@@ -34,7 +33,8 @@ type Machines interface {
 	Exec(ctx context.Context, id machine.ID, req machine.ExecRequest) (machine.Process, error)
 	AttachExec(ctx context.Context, id machine.ID, execID string, from machine.Offsets) (machine.Process, error)
 	Guest(ctx context.Context, id machine.ID) (machine.Guest, error)
-	Console(ctx context.Context, id machine.ID) (*os.File, error)
+	Console(ctx context.Context, id machine.ID) (io.ReadCloser, error)
+	Logs(ctx context.Context, id machine.ID, req machine.LogRequest) (*machine.LogReader, error)
 }
 
 // Images is what the API needs of the image cache.

@@ -3,7 +3,6 @@ package machine
 import (
 	"context"
 	"crypto/rand"
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -86,20 +85,6 @@ func (m *Manager) Guest(ctx context.Context, id ID) (Guest, error) {
 		return nil, err
 	}
 	return l.guest, nil
-}
-
-// Console opens the record of a running or paused machine's serial console.
-// The caller closes it.
-func (m *Manager) Console(ctx context.Context, id ID) (*os.File, error) {
-	if e := m.lookup(id); e != nil {
-		if l := e.current(); l != nil {
-			return l.vm.Console()
-		}
-	}
-	if _, err := m.cfg.Store.Machine(ctx, id); err != nil {
-		return nil, err
-	}
-	return nil, invalid("Machine must be running to read its console")
 }
 
 // mustRun returns the live VM of a running machine. what is what the caller

@@ -21,7 +21,7 @@ type Config struct {
 	Observer Observer     // default: nobody
 
 	HostID   string // recorded as the owner of each machine
-	StateDir string // absolute; machines/<id>/disk.ext4 in it
+	StateDir string // absolute; machines/<id>/ in it holds the machine's disk and log
 	RunDir   string // absolute; machines/<id>/ in it belongs to the driver
 	UIDBase  int    // a VMM runs as UIDBase + Machine.Slot; 0: as the daemon itself
 
@@ -33,6 +33,7 @@ type Config struct {
 	GuestNetwork GuestNetwork  // what a guest with an interface is told; default: QEMU's user-mode network
 	BootTimeout  time.Duration // from boot to the guest's ready; default 60 s
 	StopGrace    time.Duration // what the guest's processes get to end in; default 10 s
+	LogBytes     int64         // of one machine's log on disk; default 2 MiB
 	PortForwards bool          // lead ports of the loopback to the exposed ones, where the driver can
 }
 
@@ -66,6 +67,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.GuestNetwork.Address == "" {
 		c.GuestNetwork = userNetwork()
 	}
+	c.LogBytes = orDefault(c.LogBytes, 2<<20)
 	c.BootTimeout = orDefault(c.BootTimeout, time.Minute)
 	c.StopGrace = orDefault(c.StopGrace, 10*time.Second)
 	c.Limits.DefaultDiskMiB = orDefault(c.Limits.DefaultDiskMiB, 1024)

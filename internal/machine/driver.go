@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -49,7 +50,8 @@ type Capabilities struct {
 	Version      string
 }
 
-// VMConfig is all that a driver needs to know of one boot. It is a plain value.
+// VMConfig is all that a driver needs to know of one boot. It is a plain value
+// but for Console.
 type VMConfig struct {
 	ID         ID
 	RunDir     string // absolute; the driver alone writes in it and removes it
@@ -64,6 +66,11 @@ type VMConfig struct {
 	KernelArgs      string // appended to the driver's own
 	Drives          []Drive
 	Network         *NetworkConfig // nil means no interface
+
+	// Console, unless nil, gets all that the guest writes to its serial console
+	// from Boot or Adopt on, in order and by one goroutine, which has ended when
+	// VM.Close returns. It takes everything and blocks nobody.
+	Console io.Writer
 }
 
 // Drive is a raw disk image. The guest sees drives in order: /dev/vda, /dev/vdb.

@@ -3,6 +3,8 @@ package machine
 import (
 	"context"
 	"sync"
+
+	"github.com/hyperfleet/hyperfleet/internal/machine/journal"
 )
 
 // entry is what the Manager keeps in memory of one machine: its lock, and its
@@ -17,6 +19,7 @@ type entry struct {
 
 	mu     sync.Mutex
 	live   *live                   // nil unless running or paused
+	log    *journal.Journal        // nil unless there is, or may be, a VMM
 	auth   *RegistryAuth           // until the first start has succeeded
 	cancel context.CancelCauseFunc // of the start under way
 	downs  int                     // callers that wait to take the machine down

@@ -12,7 +12,9 @@ import (
 type Guests interface {
 	// Open starts the session of one machine and returns at once. dial is
 	// called for the first connection and again after each break, until Close.
-	Open(id ID, boot BootConfig, dial func(ctx context.Context) (net.Conn, error)) Guest
+	// note, unless nil, is told what becomes of the session, in words for the
+	// machine's log.
+	Open(id ID, boot BootConfig, dial func(ctx context.Context) (net.Conn, error), note func(event string)) Guest
 }
 
 // BootConfig is what the guest's init is told in the first session of a boot.

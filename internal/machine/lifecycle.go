@@ -76,7 +76,9 @@ func (m *Manager) setPaused(ctx context.Context, e *entry, mc *Machine, to State
 	if err = bounded(ctx, undoTimeout, do); err == nil {
 		m.setClock(ctx, l, mc.ID, to)
 		e.setPaused(to == Paused) // before the record: who reads "running" may run commands
-		err = m.enter(ctx, mc, to)
+		if err = m.enter(ctx, mc, to); err == nil {
+			e.note("machine is " + string(to))
+		}
 	}
 	if err != nil { // each of the two may have happened nevertheless
 		e.setPaused(mc.State == Paused)

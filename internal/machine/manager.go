@@ -79,7 +79,9 @@ func (m *Manager) Close(ctx context.Context) error {
 			if err := errors.Join(l.guest.Close(), l.vm.Close()); err != nil {
 				errs = append(errs, fmt.Errorf("let go of machine %s: %w", id, err))
 			}
+			e.note("the daemon ends and leaves the machine as it is")
 		}
+		e.closeLog(m)
 	}
 	return errors.Join(errs...)
 }

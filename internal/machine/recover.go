@@ -81,7 +81,7 @@ func (m *Manager) recoverMachine(ctx context.Context, mc Machine, records []Oper
 }
 
 func (m *Manager) recoverOperation(ctx context.Context, e *entry, mc *Machine, rec OperationRecord) error {
-	t := &takedown{m: m, mc: mc}
+	t := &takedown{m: m, e: e, mc: mc}
 	switch rec.Kind {
 	case "start":
 		s := m.newStart(e, mc)
@@ -92,7 +92,7 @@ func (m *Manager) recoverOperation(ctx context.Context, e *entry, mc *Machine, r
 		op.undone = func(cause error) { s.fail(ctx, cause) }
 		return op.unwind(ctx, errUnfinished)
 	case "stop":
-		l, err := m.adopt(ctx, mc)
+		l, err := m.adopt(ctx, e, mc)
 		switch {
 		case err == nil:
 			t.live = l // so that the guest still ends well
@@ -112,12 +112,13 @@ func (m *Manager) readopt(ctx context.Context, e *entry, mc *Machine) error {
 	if mc.State != Running && mc.State != Paused {
 		return m.settleStale(ctx, mc)
 	}
-	l, err := m.adopt(ctx, mc)
+	l, err := m.adopt(ctx, e, mc)
 	switch {
 	case err != nil && ctx.Err() != nil:
+		e.closeLog(m)
 		return context.Cause(ctx) // nothing is known of the VMM: the next daemon adopts it
 	case err != nil:
-		return m.lost(ctx, mc, err)
+		return m.lost(ctx, e, mc, err)
 	}
 	m.agree(ctx, l, mc.ID, mc.State)
 	l.paused = mc.State == Paused
@@ -134,19 +135,25 @@ func (m *Manager) settleStale(ctx context.Context, mc *Machine) error {
 	return m.settle(ctx, mc)
 }
 
-func (m *Manager) adopt(ctx context.Context, mc *Machine) (*live, error) {
+// adopt takes a VMM over. Its log goes on, with a word about what is not in it;
+// it stays open also on failure, for the reason.
+func (m *Manager) adopt(ctx context.Context, e *entry, mc *Machine) (*live, error) {
 	if mc.Process == nil {
 		return nil, errdefs.New(errdefs.NotFound, "NOT_FOUND", "no VMM is recorded")
 	}
+	m.openLog(e)
+	e.note("a new daemon takes the machine over: what its console said without one is not in this log")
+	cfg := m.vmConfig(mc)
+	cfg.Console = e.console()
 	var vm VM
 	err := bounded(ctx, undoTimeout, func(ctx context.Context) (err error) {
-		vm, err = m.cfg.Driver.Adopt(ctx, m.vmConfig(mc), *mc.Process)
+		vm, err = m.cfg.Driver.Adopt(ctx, cfg, *mc.Process)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	guest := m.cfg.Guests.Open(mc.ID, m.guestConfig(mc), vm.DialAgent)
+	guest := m.cfg.Guests.Open(mc.ID, m.guestConfig(mc), vm.DialAgent, e.note)
 	return &live{vm: vm, guest: guest, quit: make(chan struct{})}, nil
 }
 
@@ -166,12 +173,14 @@ func (m *Manager) agree(ctx context.Context, l *live, id ID, state State) {
 }
 
 // lost clears up after a VMM that is gone, or that cannot be adopted.
-func (m *Manager) lost(ctx context.Context, mc *Machine, cause error) error {
+func (m *Manager) lost(ctx context.Context, e *entry, mc *Machine, cause error) error {
+	defer e.closeLog(m)
 	err := errdefs.Wrap(cause, errdefs.Runtime, "VMM_LOST", "the VMM could not be adopted after a restart of the daemon")
 	if errdefs.Is(cause, errdefs.NotFound) {
 		err = errdefs.Wrap(cause, errdefs.Runtime, "VMM_EXITED", "the VMM ended while the daemon was away")
 	}
 	m.cfg.Observer.VMMEnded(VMMLost)
 	m.cfg.Log.Warn("machine failed", "machine", mc.ID, "err", err)
+	e.note("machine failed: " + err.Message)
 	return errors.Join(m.release(ctx, mc), m.fail(ctx, mc, err))
 }

@@ -164,16 +164,6 @@ func TestManagerExecRefuses(t *testing.T) {
 	if _, err := m.Guest(t.Context(), down); errdefs.Public(err) != "Machine must be running for file operations" {
 		t.Errorf("error %v", err)
 	}
-	if _, err := m.Console(t.Context(), down); !errdefs.Is(err, errdefs.Invalid) {
-		t.Errorf("error %v", err)
-	}
-	f, err := m.Console(t.Context(), up)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Error(err)
-	}
 }
 
 // TestStartLooksAtFilesAgain checks that a link which led to an allowed file

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -62,11 +63,14 @@ func (m *Manager) start(ctx context.Context, e *entry, mc *Machine) error {
 	}
 	ctx, end := e.beginStart(ctx)
 	defer end()
+	m.openLog(e)
+	e.note("start")
 	s := m.newStart(e, mc)
 	defer s.releaseLease()
 	op := m.newOperation(mc.ID, "start", s.steps())
 	op.undone = func(cause error) { s.fail(ctx, cause) }
 	if err := op.run(ctx); err != nil {
+		e.closeLog(m)
 		return classified(err, "machine could not be started")
 	}
 	e.setLogin(nil)
@@ -177,11 +181,15 @@ func (s *start) createDisk(ctx context.Context) error {
 	return s.m.cfg.Disks.Create(ctx, path, int64(s.mc.Spec.DiskMiB)<<20)
 }
 
+// removeDisk leaves the log: it says why there was no start.
 func (s *start) removeDisk(context.Context) error {
 	if !s.first {
 		return nil
 	}
-	return os.RemoveAll(s.m.stateDir(s.mc.ID))
+	if err := os.Remove(s.m.diskPath(s.mc.ID)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func (s *start) findKernel(ctx context.Context) (err error) {
@@ -191,6 +199,7 @@ func (s *start) findKernel(ctx context.Context) (err error) {
 
 func (s *start) prepare(ctx context.Context) error {
 	s.cfg = s.m.bootConfig(s.mc, s.boot, s.lease, s.caps)
+	s.cfg.Console = s.e.console()
 	return s.m.cfg.Driver.Prepare(ctx, s.cfg)
 }
 
@@ -218,7 +227,7 @@ func (s *start) recordProcess(ctx context.Context) error {
 }
 
 func (s *start) awaitGuest(ctx context.Context) error {
-	s.guest = s.m.cfg.Guests.Open(s.mc.ID, s.m.guestConfig(s.mc), s.vm.DialAgent)
+	s.guest = s.m.cfg.Guests.Open(s.mc.ID, s.m.guestConfig(s.mc), s.vm.DialAgent, s.e.note)
 	return awaitReady(ctx, s.guest, s.vm, s.m.cfg.BootTimeout)
 }
 
@@ -238,6 +247,7 @@ func (s *start) publish(ctx context.Context) error {
 	}
 	mc := *s.mc
 	mc.State, mc.StartedAt = Running, time.Now().UTC()
+	s.e.note("machine is running")
 	s.e.put(&live{vm: s.vm, guest: s.guest, quit: make(chan struct{})})
 	if err := s.m.save(ctx, &mc); err != nil {
 		s.e.take()
@@ -249,6 +259,7 @@ func (s *start) publish(ctx context.Context) error {
 
 // fail records the fate of a start that was undone.
 func (s *start) fail(ctx context.Context, cause error) {
+	s.e.note("machine could not be started: " + errdefs.Public(classified(cause, "machine could not be started")))
 	if err := s.m.fail(ctx, s.mc, cause); err != nil {
 		s.m.cfg.Log.Error("record failed start", "machine", s.mc.ID, "err", err)
 	}

@@ -13,6 +13,7 @@ import (
 // only helps the others may fail: release ends whatever still runs.
 type takedown struct {
 	m    *Manager
+	e    *entry
 	mc   *Machine
 	live *live // nil when no VMM is known; release ends an unknown one
 }
@@ -27,7 +28,7 @@ func (m *Manager) stop(ctx context.Context, e *entry, mc *Machine) error {
 	if mc.State == Stopped {
 		return nil
 	}
-	t := &takedown{m: m, mc: mc, live: e.take()}
+	t := &takedown{m: m, e: e, mc: mc, live: e.take()}
 	return t.runStop(ctx, m.newOperation(mc.ID, "stop", t.stopSteps()))
 }
 
@@ -43,6 +44,7 @@ func (t *takedown) runStop(ctx context.Context, op *operation) error {
 // delete tries to clear what is left.
 func (t *takedown) run(ctx context.Context, op *operation, message string) error {
 	ctx = context.WithoutCancel(ctx)
+	defer t.e.closeLog(t.m)
 	op.oneWay = true
 	op.undone = func(cause error) {
 		if err := t.m.fail(ctx, t.mc, classified(cause, message)); err != nil {
@@ -68,7 +70,7 @@ func (t *takedown) stopSteps() []step {
 // remove takes a machine down whose lock is held, and removes all of it.
 // Nothing of it is kept, so its guest is not asked to end well.
 func (m *Manager) remove(ctx context.Context, e *entry, mc *Machine) error {
-	t := &takedown{m: m, mc: mc, live: e.take()}
+	t := &takedown{m: m, e: e, mc: mc, live: e.take()}
 	return t.runRemove(ctx, m.newOperation(mc.ID, "delete", t.removeSteps()), e)
 }
 
@@ -94,6 +96,7 @@ func (t *takedown) removeSteps() []step {
 }
 
 func (t *takedown) begin(ctx context.Context) error {
+	t.e.note("machine is being taken down")
 	if t.mc.State == Stopping {
 		return nil
 	}
@@ -170,10 +173,12 @@ func (t *takedown) stopped(ctx context.Context) error {
 		return err
 	}
 	t.mc.State = Stopped
+	t.e.note("machine is stopped")
 	return t.m.save(ctx, t.mc)
 }
 
 func (t *takedown) removeFiles(context.Context) error {
+	t.e.closeLog(t.m)
 	return os.RemoveAll(t.m.stateDir(t.mc.ID))
 }
 

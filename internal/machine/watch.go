@@ -45,12 +45,13 @@ func (m *Manager) ended(e *entry, l *live) {
 		return
 	}
 	e.take()
+	defer e.closeLog(m)
 	ctx := context.WithoutCancel(m.ctx)
 	tail := consoleTail(l.vm) // before release removes it
 	err := errors.Join(l.guest.Close(), l.vm.Close())
 	mc, readErr := m.cfg.Store.Machine(ctx, e.id)
 	if readErr == nil {
-		err = errors.Join(err, m.release(ctx, &mc), m.recordEnd(ctx, &mc, l.vm.Exit(), tail))
+		err = errors.Join(err, m.release(ctx, &mc), m.recordEnd(ctx, e, &mc, l.vm.Exit(), tail))
 	}
 	if err = errors.Join(err, readErr); err != nil {
 		m.cfg.Log.Error("clear up after a VMM that ended", "machine", e.id, "err", err)
@@ -58,16 +59,18 @@ func (m *Manager) ended(e *entry, l *live) {
 }
 
 // recordEnd makes a machine stopped whose guest powered off, else failed.
-func (m *Manager) recordEnd(ctx context.Context, mc *Machine, exit Exit, tail string) error {
+func (m *Manager) recordEnd(ctx context.Context, e *entry, mc *Machine, exit Exit, tail string) error {
 	mc.Process, mc.PortForwards = nil, nil
 	if clean(exit, tail) {
 		m.cfg.Observer.VMMEnded(VMMPoweredOff)
 		m.cfg.Log.Info("guest powered off", "machine", mc.ID)
+		e.note("the guest powered itself off: machine is stopped")
 		return m.enter(ctx, mc, Stopped)
 	}
 	m.cfg.Observer.VMMEnded(VMMFailed)
 	err := exitError(exit, "ended unexpectedly")
 	m.cfg.Log.Warn("machine failed", "machine", mc.ID, "err", err)
+	e.note("machine failed: " + errdefs.Public(err))
 	return m.fail(ctx, mc, err)
 }
 

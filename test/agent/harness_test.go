@@ -109,7 +109,7 @@ func (p *pair) open(l net.Listener) {
 			p.mu.Unlock()
 		}
 		return nc, err
-	})
+	}, nil)
 }
 
 // breakSession cuts the newest connection.

@@ -36,7 +36,7 @@ func directWithHost(t *testing.T, disk string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	sessions := guest.New(context.Background(), slog.New(slog.NewTextHandler(t.Output(), nil)))
-	g := sessions.Open("direct", machine.BootConfig{Hostname: "direct", Env: []string{"GREETING=hello"}}, vm.DialAgent)
+	g := sessions.Open("direct", machine.BootConfig{Hostname: "direct", Env: []string{"GREETING=hello"}}, vm.DialAgent, nil)
 	defer func() {
 		if err := g.Close(); err != nil {
 			t.Error(err)

@@ -108,6 +108,9 @@ func (d *Daemon) crash() {
 		d.t.Error(err)
 	}
 	h.leases = 0 // they are in the daemon's memory
+	for _, p := range h.processes {
+		p.console = nil
+	}
 }
 
 // call runs effect as one call of the daemon, unless a fault strikes.

@@ -2,6 +2,7 @@ package machinetest
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -22,6 +23,14 @@ type process struct {
 	exit   machine.Exit
 	done   chan struct{}
 	guest  *guestState
+
+	console io.Writer // of the daemon that holds it; nil: nobody takes it
+}
+
+func (p *process) say(text string) {
+	if p.console != nil {
+		_, _ = io.WriteString(p.console, text)
+	}
 }
 
 type driver struct{ d *Daemon }
@@ -74,6 +83,8 @@ func (v driver) Boot(_ context.Context, cfg machine.VMConfig) (machine.VM, error
 		}
 		h.processes[p.ref.PID] = p
 		vm = newVM(v.d, p, true)
+		p.console = cfg.Console
+		p.say("booting\n")
 		return nil
 	})
 	if err != nil {
@@ -99,6 +110,7 @@ func (v driver) Adopt(_ context.Context, cfg machine.VMConfig, ref machine.Proce
 			return h.violation("adopt of machine %s with another configuration", cfg.ID)
 		}
 		vm = newVM(v.d, p, false)
+		p.console = cfg.Console
 		return nil
 	})
 	if err != nil {

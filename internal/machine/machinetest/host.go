@@ -126,6 +126,15 @@ func (h *Host) PowerOff(id machine.ID) {
 	h.End(id, machine.Exit{Known: true, Console: "reboot: Power down"})
 }
 
+// Say writes to the serial console of the machine's guest.
+func (h *Host) Say(id machine.ID, text string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.of(id) {
+		p.say(text)
+	}
+}
+
 // Running reports whether a VMM of the machine runs, and its pid.
 func (h *Host) Running(id machine.ID) (pid int, ok bool) {
 	h.mu.Lock()
@@ -180,7 +189,13 @@ func (h *Host) Leftovers() []string {
 		left = append(left, err.Error())
 	}
 	for _, entry := range entries {
-		if m, ok := known[machine.ID(entry.Name())]; !ok || m.StartedAt.IsZero() {
+		m, ok := known[machine.ID(entry.Name())]
+		if !ok {
+			left = append(left, "folder of machine "+entry.Name())
+			continue
+		}
+		_, err := os.Stat(filepath.Join(h.stateDir, "machines", entry.Name(), "disk.ext4"))
+		if err == nil && m.StartedAt.IsZero() {
 			left = append(left, "disk of machine "+entry.Name()+", which is "+string(m.State))
 		}
 	}
@@ -203,6 +218,7 @@ func (h *Host) end(p *process, exit machine.Exit) {
 		return
 	}
 	delete(h.processes, p.ref.PID)
+	p.say(exit.Console + "\n")
 	exit.At = time.Now()
 	p.exit = exit
 	p.guest.end()

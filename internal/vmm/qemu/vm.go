@@ -25,8 +25,9 @@ type vm struct {
 	dir      string
 	proc     *process.Process
 	rec      *console.Record
-	conn     net.Conn // the console
-	output   *os.File // QEMU's own; nil when it could not be found
+	tee      io.Writer // gets the console too; nil when nobody wants it
+	conn     net.Conn  // the console
+	output   *os.File  // QEMU's own; nil when it could not be found
 	forwards []machine.PortForward
 
 	stop    context.CancelFunc
@@ -43,7 +44,7 @@ type vm struct {
 func watch(cfg machine.VMConfig, proc *process.Process, rec *console.Record, conn net.Conn, output *os.File) *vm {
 	ctx, cancel := context.WithCancel(context.Background())
 	v := &vm{
-		id: cfg.ID, dir: cfg.RunDir, proc: proc, rec: rec, conn: conn, output: output, stop: cancel,
+		id: cfg.ID, dir: cfg.RunDir, proc: proc, rec: rec, tee: cfg.Console, conn: conn, output: output, stop: cancel,
 		pumped: make(chan struct{}), done: make(chan struct{}), closed: make(chan struct{}),
 		turn: make(chan struct{}, 1),
 	}
@@ -55,8 +56,12 @@ func watch(cfg machine.VMConfig, proc *process.Process, rec *console.Record, con
 // pump records the console until QEMU hangs up.
 func (v *vm) pump() {
 	defer close(v.pumped)
+	var w io.Writer = v.rec
+	if v.tee != nil {
+		w = io.MultiWriter(v.rec, v.tee)
+	}
 	// Without the wrapper io.Copy would bypass the record's own bounds.
-	_, _ = io.Copy(struct{ io.Writer }{v.rec}, struct{ io.Reader }{v.conn})
+	_, _ = io.Copy(struct{ io.Writer }{w}, struct{ io.Reader }{v.conn})
 }
 
 // await publishes how the process ended.
