@@ -62,7 +62,7 @@ func (s *Server) machineLogs(ctx context.Context, in *logsInput) (*huma.StreamRe
 		_, w := humago.Unwrap(hc)
 		if err := sendLog(hc.Context(), w, log, put); err != nil {
 			if hc.Context().Err() == nil {
-				s.cfg.Log.Debug("send a log", "req", requestID(hc.Context()), "machine", id, "err", err)
+				s.logger(hc.Context()).Debug("send a log", "err", err)
 			}
 			panic(http.ErrAbortHandler) // the caller sees a cut answer, not a short one
 		}
