@@ -14,7 +14,7 @@ func TestStats(t *testing.T) {
 	all := New(context.Background(), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	g := guesttest.New(context.Background())
 	defer g.Close()
-	s := all.Open("m1", machine.BootConfig{}, g.Dial)
+	s := all.Open("m1", machine.BootConfig{}, g.Dial, nil)
 	defer s.Close()
 	if err := s.Ready(t.Context()); err != nil {
 		t.Fatal(err)
@@ -33,7 +33,7 @@ func TestStats(t *testing.T) {
 	bad := guesttest.New(context.Background())
 	defer bad.Close()
 	bad.FailBoot(guestproto.Errorf(guestproto.KindGuest, guestproto.CodeBoot, "no disk"))
-	failed := all.Open("m2", machine.BootConfig{}, bad.Dial)
+	failed := all.Open("m2", machine.BootConfig{}, bad.Dial, nil)
 	defer failed.Close()
 	if err := failed.Ready(t.Context()); err == nil {
 		t.Fatal("a guest that is not set up is ready")
