@@ -41,6 +41,9 @@ func Main(version string) error {
 	if err := s.early(); err != nil {
 		s.log.Printf("early set-up: %v", err)
 	}
+	if err := relaxMonitor("/proc"); err != nil {
+		s.log.Printf("%v", err)
+	}
 	agent := s.agent(version)
 	survive()
 	go s.serve(ctx, agent)

@@ -10,9 +10,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +26,6 @@ var ErrEnded = errors.New("process has ended")
 // exit exclude each other, so that no exit is seen before its owner is known.
 type Reaper struct {
 	orphan func() // called after an exit that belongs to nobody; may be nil
-	wake   chan struct{}
 
 	mu    sync.Mutex
 	procs map[int]*Process
@@ -36,7 +37,7 @@ type Reaper struct {
 func NewReaper(orphan func()) *Reaper {
 	idle := make(chan struct{})
 	close(idle)
-	return &Reaper{orphan: orphan, wake: make(chan struct{}, 1), procs: map[int]*Process{}, idle: idle}
+	return &Reaper{orphan: orphan, procs: map[int]*Process{}, idle: idle}
 }
 
 // Process is one started child.
@@ -53,18 +54,30 @@ type Process struct {
 func (r *Reaper) Start(path string, argv []string, attr *syscall.ProcAttr) (*Process, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pid, err := syscall.ForkExec(path, argv, attr)
+	pid, err := forkExec(path, argv, attr)
 	if err != nil {
 		return nil, err
 	}
 	p := &Process{PID: pid, reaper: r, done: make(chan struct{})}
 	r.procs[pid] = p
 	r.busy()
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
 	return p, nil
+}
+
+// commandSlack is by how much the timers of a process may be late, in
+// nanoseconds; it is the kernel's own default (prctl(2), PR_SET_TIMERSLACK).
+const commandSlack = 50_000
+
+// forkExec is syscall.ForkExec for a child with the default timer slack. A child
+// inherits that of the thread that forks, and threads that the runtime's monitor
+// has started have the monitor's, see initd.relaxMonitor.
+func forkExec(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, commandSlack, 0, 0, 0); err != nil {
+		return 0, err
+	}
+	return syscall.ForkExec(path, argv, attr)
 }
 
 // busy notes that there is a child. mu is held.
@@ -73,6 +86,15 @@ func (r *Reaper) busy() {
 	case <-r.idle:
 		r.idle = make(chan struct{})
 	default:
+	}
+}
+
+// rest notes that there is none. mu is held.
+func (r *Reaper) rest() {
+	select {
+	case <-r.idle:
+	default:
+		close(r.idle)
 	}
 }
 
@@ -99,39 +121,65 @@ func (p *Process) whileUnreaped(f func() error) error {
 }
 
 // Run reaps until ctx is done and no child is left.
+//
+// It learns of exits from SIGCHLD and does not block in a wait: who blocks in a
+// system call keeps a processor of the runtime's until its monitor takes it
+// away, and a guest with one vCPU has one. There is one Run at a time.
 func (r *Reaper) Run(ctx context.Context) error {
+	exits := make(chan os.Signal, 1) // one note for many: reap takes all
+	signal.Notify(exits, unix.SIGCHLD)
+	defer signal.Stop(exits)
+	done := ctx.Done()
 	for {
-		pid, err := nextExit()
-		switch {
-		case errors.Is(err, unix.ECHILD):
-			if !r.sleep(ctx) {
-				return nil
-			}
-		case err != nil:
+		left, err := r.reap()
+		if err != nil {
 			return fmt.Errorf("wait for any child: %w", err)
-		default:
-			r.collect(pid)
+		}
+		if !left && ctx.Err() != nil {
+			return nil
+		}
+		select {
+		case <-exits:
+		case <-done:
+			done = nil // the exits of the others are awaited
 		}
 	}
 }
 
-// sleep waits until there is a child; false when ctx is done before.
-func (r *Reaper) sleep(ctx context.Context) bool {
-	r.mu.Lock()
-	if len(r.procs) == 0 {
-		select {
-		case <-r.idle:
-		default:
-			close(r.idle)
+// reap collects every child that has ended, and reports whether others are left.
+func (r *Reaper) reap() (left bool, err error) {
+	for {
+		p, pid, err := r.next()
+		switch {
+		case errors.Is(err, unix.ECHILD):
+			return false, nil
+		case err != nil:
+			return false, err
+		case pid == 0:
+			return true, nil
+		case p != nil:
+			close(p.done)
+		case r.orphan != nil:
+			r.orphan()
 		}
 	}
-	r.mu.Unlock()
-	select {
-	case <-r.wake:
-		return true
-	case <-ctx.Done():
-		return false
+}
+
+// next collects one child; p is nil when it was adopted, and pid is 0 when none
+// has ended.
+func (r *Reaper) next() (p *Process, pid int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var status unix.WaitStatus
+	pid, err = ignoringEINTR(func() (int, error) { return unix.Wait4(-1, &status, unix.WNOHANG, nil) })
+	if errors.Is(err, unix.ECHILD) {
+		r.rest()
 	}
+	if p = r.procs[pid]; p != nil {
+		delete(r.procs, pid)
+		p.status = syscall.WaitStatus(status)
+	}
+	return p, pid, err
 }
 
 // WaitIdle blocks until there is no child left, or ctx is done. It is only
@@ -148,50 +196,11 @@ func (r *Reaper) WaitIdle(ctx context.Context) error {
 	}
 }
 
-func (r *Reaper) collect(pid int) {
-	r.mu.Lock()
-	var status unix.WaitStatus
-	got, err := unix.Wait4(pid, &status, unix.WNOHANG, nil)
-	if err != nil || got != pid {
-		// syscall.ForkExec collects a child itself whose execve failed.
-		r.mu.Unlock()
-		return
-	}
-	p := r.procs[pid]
-	delete(r.procs, pid)
-	r.mu.Unlock()
-	if p == nil {
-		if r.orphan != nil {
-			r.orphan()
-		}
-		return
-	}
-	p.status = syscall.WaitStatus(status)
-	close(p.done)
-}
-
-// siginfo is the head of Linux's siginfo_t as waitid(2) fills it; its size is
-// 128 bytes on 64-bit machines (SI_MAX_SIZE).
-type siginfo struct {
-	signo, errno, code int32
-	_                  int32
-	pid                int32
-	_                  [108]byte
-}
-
-// nextExit blocks until some child has ended and returns its number without
-// collecting it.
-func nextExit() (int, error) {
+func ignoringEINTR(f func() (int, error)) (int, error) {
 	for {
-		var info siginfo
-		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0,
-			uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT, 0, 0)
-		switch {
-		case errno == unix.EINTR:
-		case errno != 0:
-			return 0, errno
-		default:
-			return int(info.pid), nil
+		n, err := f()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
 		}
 	}
 }

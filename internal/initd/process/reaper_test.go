@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -114,5 +115,19 @@ func TestTreeSignalReachesDescendants(t *testing.T) {
 	}
 	if n, err := unix.Read(fds[0], buf); n != 0 || err != nil {
 		t.Errorf("read %d, %v: somebody lives", n, err)
+	}
+}
+
+// A thread of the runtime's monitor has a large timer slack; a command that is
+// forked from it does not.
+func TestStartResetsTimerSlack(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 4_000_000, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, `test "$(cat /proc/$$/timerslack_ns)" = 50000`)
+	if code := awaitExit(t, p).ExitStatus(); code != 0 {
+		t.Error("the command has the slack of the thread that forked it")
 	}
 }
