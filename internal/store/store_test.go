@@ -16,6 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+	"github.com/hyperfleet/hyperfleet/internal/idempotency"
+	"github.com/hyperfleet/hyperfleet/internal/idempotency/idempotencytest"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 	"github.com/hyperfleet/hyperfleet/internal/machine/machinetest"
 	"github.com/hyperfleet/hyperfleet/internal/store"
@@ -51,6 +53,12 @@ func mustInsert(t testing.TB, s *store.Store, id machine.ID) {
 func TestStoreConformance(t *testing.T) {
 	machinetest.TestStore(t, func(t *testing.T) machine.Store {
 		return mustOpen(t, filepath.Join(t.TempDir(), "odd name ?#%41.db"))
+	})
+}
+
+func TestIdempotencyConformance(t *testing.T) {
+	idempotencytest.TestStore(t, func(t *testing.T) idempotency.Store {
+		return mustOpen(t, filepath.Join(t.TempDir(), "test.db"))
 	})
 }
 
