@@ -110,6 +110,34 @@ func dialer(host string, trust *tls.Config) (*url.URL, http.RoundTripper, error)
 	return nil, nil, fmt.Errorf("host %q: want unix:///path, http://host:port or https://host:port", host)
 }
 
+// CallOption changes one call.
+type CallOption func(*call)
+
+// IdempotencyKey names a request, with 1 to 255 printable ASCII characters of
+// the caller's choice: however often it is sent, with the same key and content,
+// the server does its work once, and answers as it did the first time, for 24
+// hours. So a call that may have reached the server can be made again. The
+// server goes on with the work when the caller leaves.
+//
+// A command that the daemon's end cut off is not run again: the call fails with
+// ErrConflict and the code IDEMPOTENCY_OUTCOME_UNKNOWN.
+func IdempotencyKey(key string) CallOption {
+	return func(q *call) {
+		if q.header == nil {
+			q.header = http.Header{}
+		}
+		q.header.Set("Idempotency-Key", key)
+	}
+}
+
+// with applies the options of a call.
+func (q call) with(options []CallOption) call {
+	for _, o := range options {
+		o(&q)
+	}
+	return q
+}
+
 // call is one request.
 type call struct {
 	method string

@@ -18,6 +18,8 @@ var (
 	ErrNotFound     = errors.New("not found")
 	ErrConflict     = errors.New("conflict")
 	ErrExhausted    = errors.New("limit reached")
+	ErrQuota        = errors.New("quota used up")
+	ErrThrottled    = errors.New("too many at a time")
 	ErrUnsupported  = errors.New("unsupported on this host")
 	ErrUnavailable  = errors.New("unavailable")
 	ErrTimeout      = errors.New("timed out")
@@ -106,6 +108,8 @@ var kinds = []struct {
 	{http.StatusNotFound, "not_found", ErrNotFound},
 	{http.StatusConflict, "ConflictError", ErrConflict},
 	{http.StatusInsufficientStorage, "ExhaustedError", ErrExhausted},
+	{http.StatusConflict, "QuotaExceededError", ErrQuota},
+	{http.StatusTooManyRequests, "TooManyRequestsError", ErrThrottled},
 	{http.StatusNotImplemented, "UnsupportedError", ErrUnsupported},
 	{http.StatusServiceUnavailable, "UnavailableError", ErrUnavailable},
 	{http.StatusServiceUnavailable, "CircuitOpenError", ErrUnavailable},

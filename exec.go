@@ -56,9 +56,9 @@ type ExecStatus struct {
 // Exec runs a command and returns all of its output. A command that ends with
 // a status other than 0 is no error. One that runs into its timeout is
 // ErrTimeout; when ctx ends, the server kills the command with its children.
-func (c *Client) Exec(ctx context.Context, machineID string, req ExecRequest) (ExecResult, error) {
+func (c *Client) Exec(ctx context.Context, machineID string, req ExecRequest, options ...CallOption) (ExecResult, error) {
 	var res ExecResult
-	err := c.do(ctx, call{method: http.MethodPost, path: machinePath(machineID, "exec"), in: req}, &res)
+	err := c.do(ctx, call{method: http.MethodPost, path: machinePath(machineID, "exec"), in: req}.with(options), &res)
 	return res, err
 }
 

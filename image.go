@@ -68,10 +68,10 @@ const contentNDJSON = "application/x-ndjson"
 
 // PullImage makes an image ready to boot. progress, unless nil, is called for
 // each step by the calling goroutine.
-func (c *Client) PullImage(ctx context.Context, req PullRequest, progress func(PullProgress)) (Image, error) {
+func (c *Client) PullImage(ctx context.Context, req PullRequest, progress func(PullProgress), options ...CallOption) (Image, error) {
 	resp, err := c.send(ctx, call{
 		method: http.MethodPost, path: "/images/pull", in: req, header: http.Header{"Accept": {contentNDJSON}},
-	})
+	}.with(options))
 	if err != nil {
 		return Image{}, err
 	}

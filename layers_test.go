@@ -36,13 +36,15 @@ var layers = []layer{
 	{"internal/certificate", nil, "a leaf: files and the standard library's X.509"},
 	{"internal/guestproto", nil, "linked into the guest: small, and without surprises"},
 
+	{"internal/idempotency", []string{"internal/errdefs"}, "a domain of its own: requests that come twice"},
+	{"internal/idempotency/idempotencytest", []string{"internal/idempotency", "internal/errdefs"}, "fakes know the contract only"},
 	{"internal/machine", []string{"internal/errdefs"}, "the domain is tested without any technology"},
 	{"internal/machine/machinetest", []string{"internal/machine", "internal/errdefs", "github.com/google/go-cmp"}, "fakes know the contract only"},
 
 	{"internal/auth", []string{"internal/errdefs"}, "the domain of keys and scopes is tested without any technology"},
 	{"internal/auth/authtest", []string{"internal/auth", "internal/errdefs", "github.com/google/go-cmp"}, "fakes know the contract only"},
 
-	{"internal/store", []string{"internal/auth", "internal/machine", "internal/errdefs", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, "the only importer of the SQL driver"},
+	{"internal/store", []string{"internal/auth", "internal/idempotency", "internal/machine", "internal/errdefs", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, "the only importer of the SQL driver"},
 	{"internal/ext4", []string{"internal/errdefs", "golang.org/x/sys"}, "a format library"},
 	{"internal/metrics", []string{"internal/machine", "github.com/prometheus/client_golang"}, "the only importer of the Prometheus client; knows no adapter"},
 	{"internal/image", []string{"internal/machine", "internal/errdefs", "internal/ext4", "github.com/google/go-containerregistry", "github.com/klauspost/compress", "golang.org/x/sync", "golang.org/x/sys"}, "the only importer of the registry client; ext4 is the format that it writes (docs/adr/0002)"},
@@ -56,7 +58,7 @@ var layers = []layer{
 	{"internal/initd", []string{"internal/guestproto", "golang.org/x/sys"}, "runs in the guest: small, and knows nothing of the host"},
 
 	{"internal/swaggerui", []string{"github.com/swaggest/swgui"}, "a page and its files"},
-	{"internal/httpapi", []string{"", "internal/swaggerui", "internal/auth", "internal/machine", "internal/errdefs", "internal/buildinfo", "github.com/danielgtaylor/huma/v2"}, "knows the domain, no adapter"},
+	{"internal/httpapi", []string{"", "internal/swaggerui", "internal/auth", "internal/idempotency", "internal/machine", "internal/errdefs", "internal/buildinfo", "github.com/danielgtaylor/huma/v2"}, "knows the domain, no adapter"},
 	{"internal/config", []string{"internal/errdefs", "github.com/caarlos0/env/v11", "golang.org/x/sys"}, "the only reader of the daemon's environment"},
 	{"internal/cli", []string{"", "internal/buildinfo", "github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/term", "golang.org/x/sys"}, "lives on the public client, which keeps the client honest"},
 	{"internal/daemon", []string{"", "internal/...", "golang.org/x/sync", "golang.org/x/sys"}, "the composition root: the only one that knows two adapters"},

@@ -95,9 +95,9 @@ func (RegistryAuth) String() string { return "[redacted]" }
 func (RegistryAuth) GoString() string { return "[redacted]" }
 
 // CreateMachine records a new machine in state pending. It starts nothing.
-func (c *Client) CreateMachine(ctx context.Context, req CreateMachineRequest) (Machine, error) {
+func (c *Client) CreateMachine(ctx context.Context, req CreateMachineRequest, options ...CallOption) (Machine, error) {
 	var m Machine
-	err := c.do(ctx, call{method: http.MethodPost, path: "/machines", in: req}, &m)
+	err := c.do(ctx, call{method: http.MethodPost, path: "/machines", in: req}.with(options), &m)
 	return m, err
 }
 
@@ -142,36 +142,36 @@ func (c *Client) WaitMachine(ctx context.Context, id string, status Status, time
 
 // StartMachine brings a machine up, and returns it once its guest has
 // answered. A running machine is returned as it is.
-func (c *Client) StartMachine(ctx context.Context, id string) (Machine, error) {
-	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "start")})
+func (c *Client) StartMachine(ctx context.Context, id string, options ...CallOption) (Machine, error) {
+	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "start")}.with(options))
 }
 
 // StopMachine shuts a machine down and keeps its disk.
-func (c *Client) StopMachine(ctx context.Context, id string) (Machine, error) {
-	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "stop")})
+func (c *Client) StopMachine(ctx context.Context, id string, options ...CallOption) (Machine, error) {
+	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "stop")}.with(options))
 }
 
 // RestartMachine stops a machine and starts it again.
-func (c *Client) RestartMachine(ctx context.Context, id string) (Machine, error) {
-	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "restart")})
+func (c *Client) RestartMachine(ctx context.Context, id string, options ...CallOption) (Machine, error) {
+	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "restart")}.with(options))
 }
 
 // PauseMachine stops a running machine's vCPUs; its memory and its VMM stay. A
 // paused machine is returned as it is. What its guest was doing goes on at
 // ResumeMachine; a buffered Exec of that time may end with ErrGuest.
-func (c *Client) PauseMachine(ctx context.Context, id string) (Machine, error) {
-	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "pause")})
+func (c *Client) PauseMachine(ctx context.Context, id string, options ...CallOption) (Machine, error) {
+	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "pause")}.with(options))
 }
 
 // ResumeMachine lets a paused machine go on; its guest's clock is set before
 // any command runs. A running machine is returned as it is.
-func (c *Client) ResumeMachine(ctx context.Context, id string) (Machine, error) {
-	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "resume")})
+func (c *Client) ResumeMachine(ctx context.Context, id string, options ...CallOption) (Machine, error) {
+	return c.machine(ctx, call{method: http.MethodPost, path: machinePath(id, "resume")}.with(options))
 }
 
 // DeleteMachine ends a machine, whatever its state, and removes it with its disk.
-func (c *Client) DeleteMachine(ctx context.Context, id string) error {
-	return c.do(ctx, call{method: http.MethodDelete, path: machinePath(id)}, nil)
+func (c *Client) DeleteMachine(ctx context.Context, id string, options ...CallOption) error {
+	return c.do(ctx, call{method: http.MethodDelete, path: machinePath(id)}.with(options), nil)
 }
 
 // Console returns the bounded record of a machine's serial console byte for

@@ -16,6 +16,7 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/ext4"
 	"github.com/hyperfleet/hyperfleet/internal/guest"
 	"github.com/hyperfleet/hyperfleet/internal/httpapi"
+	"github.com/hyperfleet/hyperfleet/internal/idempotency"
 	"github.com/hyperfleet/hyperfleet/internal/image"
 	"github.com/hyperfleet/hyperfleet/internal/kernel"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
@@ -36,7 +37,9 @@ type Daemon struct {
 	metrics *metrics.Metrics
 	manager *machine.Manager
 	api     *httpapi.Server
-	servers []server
+
+	idempotency *idempotency.Keeper
+	servers     []server
 }
 
 // closers is a stack of what has to be closed, last first.
@@ -151,8 +154,9 @@ func (d *Daemon) buildManager(ctx context.Context) error {
 		return err
 	}
 	d.parts.push(d.closeManager)
+	d.idempotency = idempotency.NewKeeper(db, idempotency.DefaultBounds(), d.log)
 	d.api, err = httpapi.New(httpapi.Config{
-		Machines: d.manager, Images: imageCache{images}, Log: d.log, Observer: d.metrics, Runtime: driver.Name(),
+		Machines: d.manager, Images: imageCache{images}, Log: d.log, Observer: d.metrics, Runtime: driver.Name(), Idempotency: d.idempotency,
 		KernelPath: d.kernelPath(kernels), RootfsPath: d.cfg.Rootfs, SpoolDir: d.spoolDir(), NoNetwork: network,
 		FileMaxSize: d.cfg.FileMaxSize, FileTimeout: d.cfg.FileTimeout.Duration(),
 		ExecDefaultTimeout: d.cfg.ExecTimeout.Duration(), ExecMaxTimeout: d.cfg.ExecMaxTimeout.Duration(),

@@ -92,6 +92,10 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	requests, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		d.idempotency.Run(ctx)
+		return nil
+	})
 	for _, s := range d.servers {
 		hs := &http.Server{
 			Handler:           s.handler,
@@ -111,6 +115,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 		group.Go(func() error {
 			<-ctx.Done()
 			stop(errStopped)
+			d.api.Stop()
 			return shutdown(hs)
 		})
 	}

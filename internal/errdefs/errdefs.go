@@ -25,6 +25,8 @@ const (
 	NotFound     Kind = "not_found"    // the named thing does not exist
 	Conflict     Kind = "conflict"     // the thing is in a state that excludes this
 	Exhausted    Kind = "exhausted"    // a limit or quota: disk space, size, count
+	Quota        Kind = "quota"        // what a caller or all may have is used up; more of it must be given back first
+	Throttled    Kind = "throttled"    // too many at a time; a retry a little later may work
 	Unsupported  Kind = "unsupported"  // this host or driver cannot do it
 	Unavailable  Kind = "unavailable"  // something that we need is away; a retry may work
 	Timeout      Kind = "timeout"      // a deadline passed

@@ -16,6 +16,8 @@ import (
 
 	"github.com/hyperfleet/hyperfleet"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+	"github.com/hyperfleet/hyperfleet/internal/idempotency"
+	"github.com/hyperfleet/hyperfleet/internal/idempotency/idempotencytest"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 	"github.com/hyperfleet/hyperfleet/internal/machine/machinetest"
 )
@@ -44,6 +46,7 @@ func newAPI(t *testing.T, change ...func(*Config)) *api {
 	}
 	images := &fakeImages{}
 	cfg := Config{Machines: manager, Images: images, Runtime: "fake", Log: slog.New(strictLog{slog.NewTextHandler(t.Output(), nil), t}), KernelPath: "/boot/vmlinux", SpoolDir: t.TempDir()}
+	cfg.Idempotency = idempotency.NewKeeper(idempotencytest.NewStore(), idempotency.DefaultBounds(), cfg.Log)
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -423,7 +426,8 @@ func TestErrorsRoundTrip(t *testing.T) {
 		errdefs.Invalid: hyperfleet.ErrInvalid, errdefs.Unauthorized: hyperfleet.ErrUnauthorized, errdefs.Forbidden: hyperfleet.ErrForbidden,
 		errdefs.NotFound: hyperfleet.ErrNotFound, errdefs.Conflict: hyperfleet.ErrConflict, errdefs.Exhausted: hyperfleet.ErrExhausted,
 		errdefs.Unsupported: hyperfleet.ErrUnsupported, errdefs.Unavailable: hyperfleet.ErrUnavailable, errdefs.Timeout: hyperfleet.ErrTimeout,
-		errdefs.Guest: hyperfleet.ErrGuest, errdefs.Runtime: hyperfleet.ErrRuntime, errdefs.Internal: hyperfleet.ErrInternal,
+		errdefs.Guest: hyperfleet.ErrGuest, errdefs.Runtime: hyperfleet.ErrRuntime,
+		errdefs.Quota: hyperfleet.ErrQuota, errdefs.Throttled: hyperfleet.ErrThrottled, errdefs.Internal: hyperfleet.ErrInternal,
 	}
 	if len(classes) != len(sentinels) {
 		t.Fatalf("%d classes, %d sentinels", len(classes), len(sentinels))

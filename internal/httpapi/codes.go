@@ -17,6 +17,9 @@ type codeExample struct {
 	tags    []string // of the operations that may answer with it; none: all
 }
 
+// codeQuota is the code of every quota.
+const codeQuota = "QUOTA_EXCEEDED"
+
 // codeExamples are the codes that programs have most use for.
 var codeExamples = []codeExample{
 	{errdefs.Invalid, "VALIDATION_ERROR", "exposed_ports must be valid TCP ports", []string{"machines"}},
@@ -41,6 +44,8 @@ var codeExamples = []codeExample{
 	{errdefs.NotFound, "IMAGE_NOT_FOUND", "image docker.io/library/nosuch:latest not found", []string{"images", "machines"}},
 	{errdefs.NotFound, "NOT_FOUND", "Not found", nil},
 
+	{errdefs.Conflict, "IDEMPOTENCY_KEY_REUSED", "this Idempotency-Key was used for another request", []string{"machines", "exec", "images"}},
+	{errdefs.Conflict, "IDEMPOTENCY_OUTCOME_UNKNOWN", "the first request with this Idempotency-Key was cut off: look whether it had its effect, then use another key", []string{"exec"}},
 	{errdefs.Conflict, "STATE_CONFLICT", "machine is stopping and cannot become running", []string{"machines"}},
 	{errdefs.Conflict, "START_CANCELLED", "start was cancelled: the machine is being stopped", []string{"machines"}},
 	{errdefs.Conflict, "EXEC_EXISTS", "a command with the id \"c1\" exists", []string{"exec"}},
@@ -53,6 +58,11 @@ var codeExamples = []codeExample{
 	{errdefs.Exhausted, "OUTPUT_TOO_LARGE", errSpoolFull.Message, []string{"exec"}},
 	{errdefs.Exhausted, "GUEST_NO_SPACE", "write /f: no space left on device", []string{"files"}},
 	{errdefs.Exhausted, "EXHAUSTED", "a limit is reached", nil},
+
+	{errdefs.Quota, codeQuota, "this key's quota of machines is used up: 1 asked for, 10 of 10 used", nil},
+	{errdefs.Throttled, "TOO_MANY_EXECS", "this key runs as many commands at a time as it may: 256", []string{"exec"}},
+	{errdefs.Throttled, "TOO_MANY_PULLS", "this key pulls as many images at a time as it may: 4", []string{"images"}},
+	{errdefs.Throttled, "TOO_MANY_REQUESTS", "too many at a time", nil},
 
 	{errdefs.Unsupported, "NETWORK_UNAVAILABLE", "machines have no network on this host", []string{"machines"}},
 	{errdefs.Unsupported, "IMAGE_NO_PLATFORM", "image registry.test/app:1 has no variant for linux/amd64", []string{"images"}},

@@ -27,6 +27,8 @@ var classes = []errorClass{
 	{errdefs.NotFound, http.StatusNotFound, "NotFoundError"},
 	{errdefs.Conflict, http.StatusConflict, "ConflictError"},
 	{errdefs.Exhausted, http.StatusInsufficientStorage, "ExhaustedError"},
+	{errdefs.Quota, http.StatusConflict, "QuotaExceededError"},
+	{errdefs.Throttled, http.StatusTooManyRequests, "TooManyRequestsError"},
 	{errdefs.Unsupported, http.StatusNotImplemented, "UnsupportedError"},
 	{errdefs.Unavailable, http.StatusServiceUnavailable, "UnavailableError"},
 	{errdefs.Timeout, http.StatusGatewayTimeout, "TimeoutError"},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,18 +32,22 @@ const (
 	sigKill     = 9
 )
 
+// codesOfLost are what the guest's session says when nobody knows how far a
+// call has come.
+var codesOfLost = []string{"GUEST_CONNECTION_LOST", "GUEST_SESSION_CLOSED", "CANCELED"}
+
 func (s *Server) registerExec() {
 	tags := []string{"exec"}
 	upgraded := &huma.Response{Description: "The connection carries frames from here on (docs of the Go client, ExecProtocol)"}
-	register(s, huma.Operation{
+	register(s, s.idempotent(huma.Operation{
 		OperationID: "exec", Method: http.MethodPost, Path: "/machines/{id}/exec", Tags: tags, MaxBodyBytes: execMaxBody,
 		Summary:     "Run a command",
-		Description: "Answers when the command has ended; a client that goes away kills it. With `Upgrade: hyperfleet-exec` the command is streamed, and goes on for a while when the client goes away.",
+		Description: "Answers when the command has ended; a client that goes away kills it, unless it sent an `Idempotency-Key`. With `Upgrade: hyperfleet-exec` the command is streamed, and goes on for a while when the client goes away.",
 		Responses: map[string]*huma.Response{
 			"200": {Description: "How the command ended", Content: jsonContent(schemaOf[hyperfleet.ExecResult](s))},
 			"101": upgraded,
 		},
-	}, s.exec, ofGuest)
+	}, refuse), s.exec, ofGuest)
 	register(s, huma.Operation{
 		OperationID: "attachExec", Method: http.MethodPost, Path: "/machines/{id}/exec/{exec_id}/attach", Tags: tags,
 		Summary:   "Go on with a streamed command; needs Upgrade: hyperfleet-exec",
@@ -109,6 +114,9 @@ func (s *Server) exec(ctx context.Context, in *execInput) (*huma.StreamResponse,
 	}
 	out, err := s.execBuffered(ctx, id, req, in.Body)
 	if err != nil {
+		if slices.Contains(codesOfLost, errdefs.CodeOf(err)) {
+			onceOf(ctx).setUnknown()
+		}
 		return nil, machineErr(err)
 	}
 	return &huma.StreamResponse{Body: out.send}, nil
@@ -178,6 +186,7 @@ func (s *Server) execBuffered(ctx context.Context, id machine.ID, req machine.Ex
 	if err != nil {
 		return nil, err
 	}
+	onceOf(ctx).setBegun()
 	forget := s.execs.buffered(execKey{id, proc.ID()})
 	var budget atomic.Int64
 	budget.Store(s.cfg.ExecMaxOutput)

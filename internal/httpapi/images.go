@@ -21,13 +21,13 @@ const ndjson = "application/x-ndjson"
 func (s *Server) registerImages() {
 	tags := []string{"images"}
 	register(s, huma.Operation{OperationID: "listImages", Method: http.MethodGet, Path: "/images", Tags: tags, Summary: "List images that are ready"}, s.listImages, ofStore)
-	register(s, huma.Operation{
+	register(s, s.idempotent(huma.Operation{
 		OperationID: "pullImage", Method: http.MethodPost, Path: "/images/pull", Tags: tags, Summary: "Make an image ready",
 		Description: "Answers when it is ready, or with `Accept: application/x-ndjson` at once, with one event for each line.",
 		Responses: map[string]*huma.Response{"200": {Description: "The image", Content: map[string]*huma.MediaType{
 			"application/json": {Schema: schemaOf[hyperfleet.Image](s)}, ndjson: {Schema: schemaOf[hyperfleet.PullEvent](s)},
 		}}},
-	}, s.pullImage, ofRegistry)
+	}, runAgain), s.pullImage, ofRegistry)
 	register(s, huma.Operation{
 		OperationID: "importImage", Method: http.MethodPost, Path: "/images/import", Tags: tags, Summary: "Make an image of an archive",
 		RequestBody: &huma.RequestBody{Required: true, Content: binaryContent("application/x-tar")},
@@ -102,6 +102,7 @@ func (s *Server) pullEvents(hc huma.Context, req machine.ImageRequest) {
 	}
 	lease, err := s.cfg.Images.Resolve(hc.Context(), req)
 	if err != nil {
+		onceOf(hc.Context()).setFailed()
 		e := s.failure(hc.Context(), err)
 		events.end(hyperfleet.PullEvent{Status: e.status, Error: &e.body})
 		return

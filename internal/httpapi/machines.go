@@ -56,15 +56,15 @@ func (s *Server) registerMachines() {
 	tags := []string{"machines"}
 	register(s, huma.Operation{OperationID: "listMachines", Method: http.MethodGet, Path: "/machines", Summary: "List machines, newest first", Tags: tags,
 		Responses: map[string]*huma.Response{"200": {Description: "The machines", Content: listContent[hyperfleet.Machine](s)}}}, s.listMachines, ofStore)
-	register(s, huma.Operation{OperationID: "createMachine", Method: http.MethodPost, Path: "/machines", Summary: "Create a machine", Tags: tags, DefaultStatus: http.StatusCreated}, s.createMachine, ofStore, ofStart, failures{errdefs.NotFound, errdefs.Conflict, errdefs.Exhausted, errdefs.Timeout})
+	register(s, s.idempotent(huma.Operation{OperationID: "createMachine", Method: http.MethodPost, Path: "/machines", Summary: "Create a machine", Tags: tags, DefaultStatus: http.StatusCreated}, runAgain), s.createMachine, ofStore, ofStart, failures{errdefs.NotFound, errdefs.Conflict, errdefs.Exhausted, errdefs.Timeout})
 	register(s, huma.Operation{OperationID: "getMachine", Method: http.MethodGet, Path: "/machines/{id}", Summary: "Get a machine", Tags: tags}, s.getMachine, ofMachine)
 	register(s, huma.Operation{OperationID: "waitMachine", Method: http.MethodGet, Path: "/machines/{id}/wait", Summary: "Wait until a machine is in a state", Tags: tags}, s.waitMachine, ofMachine, failures{errdefs.Timeout})
-	register(s, huma.Operation{OperationID: "deleteMachine", Method: http.MethodDelete, Path: "/machines/{id}", Summary: "End and remove a machine", Tags: tags, DefaultStatus: http.StatusNoContent}, s.deleteMachine, ofChange)
-	register(s, huma.Operation{OperationID: "startMachine", Method: http.MethodPost, Path: "/machines/{id}/start", Summary: "Start a machine", Tags: tags}, s.change(s.cfg.Machines.Start), ofChange, ofStart)
-	register(s, huma.Operation{OperationID: "stopMachine", Method: http.MethodPost, Path: "/machines/{id}/stop", Summary: "Stop a machine", Tags: tags}, s.change(s.cfg.Machines.Stop), ofChange)
-	register(s, huma.Operation{OperationID: "restartMachine", Method: http.MethodPost, Path: "/machines/{id}/restart", Summary: "Stop, then start a machine", Tags: tags}, s.change(s.cfg.Machines.Restart), ofChange, ofStart)
-	register(s, huma.Operation{OperationID: "pauseMachine", Method: http.MethodPost, Path: "/machines/{id}/pause", Summary: "Stop a machine's vCPUs; its memory stays", Tags: tags}, s.change(s.cfg.Machines.Pause), ofChange, failures{errdefs.Unsupported, errdefs.Guest})
-	register(s, huma.Operation{OperationID: "resumeMachine", Method: http.MethodPost, Path: "/machines/{id}/resume", Summary: "Let a paused machine go on, with its clock set", Tags: tags}, s.change(s.cfg.Machines.Resume), ofChange, failures{errdefs.Unsupported, errdefs.Guest})
+	register(s, s.idempotent(huma.Operation{OperationID: "deleteMachine", Method: http.MethodDelete, Path: "/machines/{id}", Summary: "End and remove a machine", Tags: tags, DefaultStatus: http.StatusNoContent}, runAgain), s.deleteMachine, ofChange)
+	register(s, s.idempotent(huma.Operation{OperationID: "startMachine", Method: http.MethodPost, Path: "/machines/{id}/start", Summary: "Start a machine", Tags: tags}, runAgain), s.change(s.cfg.Machines.Start), ofChange, ofStart)
+	register(s, s.idempotent(huma.Operation{OperationID: "stopMachine", Method: http.MethodPost, Path: "/machines/{id}/stop", Summary: "Stop a machine", Tags: tags}, runAgain), s.change(s.cfg.Machines.Stop), ofChange)
+	register(s, s.idempotent(huma.Operation{OperationID: "restartMachine", Method: http.MethodPost, Path: "/machines/{id}/restart", Summary: "Stop, then start a machine", Tags: tags}, runAgain), s.change(s.cfg.Machines.Restart), ofChange, ofStart)
+	register(s, s.idempotent(huma.Operation{OperationID: "pauseMachine", Method: http.MethodPost, Path: "/machines/{id}/pause", Summary: "Stop a machine's vCPUs; its memory stays", Tags: tags}, runAgain), s.change(s.cfg.Machines.Pause), ofChange, failures{errdefs.Unsupported, errdefs.Guest})
+	register(s, s.idempotent(huma.Operation{OperationID: "resumeMachine", Method: http.MethodPost, Path: "/machines/{id}/resume", Summary: "Let a paused machine go on, with its clock set", Tags: tags}, runAgain), s.change(s.cfg.Machines.Resume), ofChange, failures{errdefs.Unsupported, errdefs.Guest})
 	register(s, huma.Operation{OperationID: "machineConsole", Method: http.MethodGet, Path: "/machines/{id}/console", Summary: "Read the serial console's record", Tags: tags,
 		Responses: map[string]*huma.Response{"200": {Description: "The record, oldest byte first", Content: binaryContent("text/plain")}}}, s.console, ofMachine)
 	s.registerLogs(tags)
@@ -135,6 +135,14 @@ func (s *Server) createMachine(ctx context.Context, in *createInput) (*response[
 	req := machine.CreateRequest{Spec: spec}
 	if a := in.Body.RegistryAuth; a != nil {
 		req.Auth = &machine.RegistryAuth{Username: a.Username, Password: a.Password}
+	}
+	if o := onceOf(ctx); o != nil {
+		req.ID = machine.ID(o.attempt.Reference)
+		if o.attempt.Again { // the daemon may have died after it had made the machine
+			if m, err := s.cfg.Machines.Get(ctx, req.ID); err == nil {
+				return &response[hyperfleet.Machine]{s.view(m)}, nil
+			}
+		}
 	}
 	m, err := s.cfg.Machines.Create(ctx, req)
 	if err != nil {

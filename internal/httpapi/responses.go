@@ -91,7 +91,8 @@ func errorExamples(op *huma.Operation, fails failures) map[int][]hyperfleet.Erro
 	byStatus := map[int][]hyperfleet.ErrorBody{}
 	add := func(status int, body hyperfleet.ErrorBody) { byStatus[status] = append(byStatus[status], body) }
 	for _, c := range classes {
-		if c.kind != errdefs.Internal && !slices.Contains(fails, c.kind) {
+		told := c.kind == errdefs.Internal || takesKey(op) && (c.kind == errdefs.Conflict || c.kind == errdefs.Throttled)
+		if !told && !slices.Contains(fails, c.kind) {
 			continue
 		}
 		for _, body := range examplesOf(c, op.Tags) {

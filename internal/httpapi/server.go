@@ -15,6 +15,7 @@ import (
 
 	"github.com/hyperfleet/hyperfleet"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+	"github.com/hyperfleet/hyperfleet/internal/idempotency"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
 
@@ -86,6 +87,9 @@ type Config struct {
 	Authenticate func(http.Handler) http.Handler
 	// Ready says why the daemon cannot do its work yet; default: it can.
 	Ready func(ctx context.Context) error
+	// Idempotency keeps what came of requests with an Idempotency-Key; without
+	// it they are refused.
+	Idempotency *idempotency.Keeper
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -126,6 +130,8 @@ type Server struct {
 	cfg    Config
 	mux    *http.ServeMux
 	api    huma.API
+	life   context.Context // of work that its caller need not wait for
+	end    context.CancelFunc
 	execs  *execs
 	spools *spools
 	spec   []byte // OpenAPI document
@@ -142,6 +148,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	useOurErrors()
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), execs: newExecs(cfg.Log, cfg.ExecGrace), declared: map[string]map[int]bool{}}
+	s.life, s.end = context.WithCancel(context.Background())
 	s.spools = newSpools(cfg.SpoolDir, max(cfg.ExecMaxOutput, cfg.FileMaxSize))
 	s.api = humago.New(s.mux, openAPIConfig())
 	s.errorSchema = schemaOf[hyperfleet.ErrorBody](s)
@@ -157,7 +164,14 @@ func New(cfg Config) (*Server, error) {
 // Close ends the streamed execs and waits for them. Their commands go on, and
 // clients attach again to the next daemon. Call it after the listeners have
 // stopped accepting.
-func (s *Server) Close() { s.execs.close() }
+func (s *Server) Close() {
+	s.Stop()
+	s.execs.close()
+}
+
+// Stop ends the work of requests with an Idempotency-Key, which would go on
+// without their callers. Call it when the listeners stop accepting.
+func (s *Server) Stop() { s.end() }
 
 // Execs is how many commands run that somebody waits for, or may come back to.
 func (s *Server) Execs() int { return s.execs.running() }

@@ -34,6 +34,7 @@ type Manager struct {
 // image; it stays in memory until the first start has succeeded and is neither
 // stored nor logged.
 type CreateRequest struct {
+	ID   ID // "": one is made
 	Spec Spec
 	Auth *RegistryAuth
 }
@@ -101,8 +102,11 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Machine, error
 	}
 	now := time.Now().UTC()
 	mc := Machine{
-		ID: NewID(), HostID: m.cfg.HostID, Spec: spec, State: Pending,
+		ID: req.ID, HostID: m.cfg.HostID, Spec: spec, State: Pending,
 		CreatedAt: now, UpdatedAt: now,
+	}
+	if mc.ID == "" {
+		mc.ID = NewID()
 	}
 	e, err := m.ref(mc.ID)
 	if err != nil {
