@@ -15,7 +15,7 @@ import (
 
 // Image is an image that is ready to boot.
 type Image struct {
-	Ref       string      `json:"ref" doc:"Normalized reference"`
+	Ref       string      `json:"ref" doc:"Normalized reference; its digest when no name is left"`
 	Digest    string      `json:"digest" doc:"Manifest digest" example:"sha256:..."`
 	SizeBytes int64       `json:"size_bytes" doc:"Disk space that it takes"`
 	Config    ImageConfig `json:"config"`
@@ -114,17 +114,39 @@ func (c *Client) ListImages(ctx context.Context) ([]Image, error) {
 	return list, err
 }
 
-// Image returns one image, by reference or digest.
+// Image returns one image, by reference, digest, or the beginning of its digest
+// (six digits at least).
 func (c *Client) Image(ctx context.Context, ref string) (Image, error) {
 	var img Image
 	err := c.do(ctx, call{method: http.MethodGet, path: imagePath(ref)}, &img)
 	return img, err
 }
 
-// DeleteImage removes an image, by reference or digest. One that machines use
-// is ErrConflict.
+// DeleteImage removes a name, and with the last one the image; by a digest, or
+// the beginning of one, it removes the image with all names. One that machines
+// use is ErrConflict.
 func (c *Client) DeleteImage(ctx context.Context, ref string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: imagePath(ref)}, nil)
+}
+
+// PruneRequest narrows a prune. Its zero value prunes everything unused.
+type PruneRequest struct {
+	// UnusedFor is in seconds.
+	UnusedFor float64 `json:"unused_for,omitempty" minimum:"0" maximum:"3153600000" doc:"Seconds: only images that nobody has used for so long"`
+}
+
+// PruneResult is what a prune has removed.
+type PruneResult struct {
+	Removed    []Image `json:"removed"`
+	BytesFreed int64   `json:"bytes_freed" doc:"Disk space, that of unfinished downloads included"`
+}
+
+// PruneImages removes the images that no machine uses: a machine uses its image
+// from its creation on. unusedFor, unless 0, spares what was used since.
+func (c *Client) PruneImages(ctx context.Context, unusedFor time.Duration) (PruneResult, error) {
+	var res PruneResult
+	err := c.do(ctx, call{method: http.MethodPost, path: "/images/prune", in: PruneRequest{UnusedFor: unusedFor.Seconds()}}, &res)
+	return res, err
 }
 
 // imagePath keeps the slashes of ref.

@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -144,6 +146,20 @@ func (c *cache) Import(_ context.Context, name string, archive io.Reader) (machi
 }
 
 func (c *cache) Delete(ctx context.Context, ref string) error {
-	_, err := c.Lookup(ctx, ref)
+	found, err := c.Lookup(ctx, ref)
+	c.list = slices.DeleteFunc(c.list, func(img machine.Image) bool { return img.Digest == found.Digest })
 	return err
+}
+
+func (c *cache) Prune(ctx context.Context, unusedFor time.Duration) ([]httpapi.CachedImage, int64, error) {
+	if unusedFor > 0 {
+		return nil, 0, nil
+	}
+	gone, err := c.List(ctx)
+	var freed int64
+	for _, img := range gone {
+		freed += img.SizeBytes
+	}
+	c.list = nil
+	return gone, freed, err
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/hyperfleet/hyperfleet/internal/httpapi"
 	"github.com/hyperfleet/hyperfleet/internal/image"
@@ -37,6 +38,15 @@ func (c imageCache) Import(ctx context.Context, name string, archive io.Reader) 
 }
 
 func (c imageCache) Delete(ctx context.Context, ref string) error { return c.store.Delete(ctx, ref) }
+
+func (c imageCache) Prune(ctx context.Context, unusedFor time.Duration) ([]httpapi.CachedImage, int64, error) {
+	gone, freed, err := c.store.Prune(ctx, unusedFor)
+	out := make([]httpapi.CachedImage, len(gone))
+	for i, info := range gone {
+		out[i] = cached(info)
+	}
+	return out, freed, err
+}
 
 func cached(info image.Info) httpapi.CachedImage {
 	return httpapi.CachedImage{Image: info.Image, Refs: info.Refs, InUse: info.InUse, Created: info.Created, LastUsed: info.LastUsed}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -160,6 +161,18 @@ func (f *fakeImages) Import(_ context.Context, name string, archive io.Reader) (
 	return f.list[len(f.list)-1], err
 }
 
+func (f *fakeImages) Prune(_ context.Context, unusedFor time.Duration) ([]CachedImage, int64, error) {
+	if unusedFor > 0 {
+		return nil, 0, nil
+	}
+	gone := make([]CachedImage, len(f.list))
+	for i, img := range f.list {
+		gone[i].Image = img
+	}
+	f.list = nil
+	return gone, 42, nil
+}
+
 func (f *fakeImages) Delete(_ context.Context, ref string) error {
 	i := f.find(ref)
 	if i < 0 {
@@ -270,6 +283,10 @@ func TestContract(t *testing.T) {
 		{"DELETE", "/images/a/b:1", "", 204, ``},
 		{"POST", "/images/import?name=n", "tar", 200, `"size_bytes":3`},
 		{"POST", "/images/import", "tar", 400, `query.name`},
+		{"POST", "/images/prune", `{"unused_for":60}`, 200, `{"removed":[],"bytes_freed":0}`},
+		{"POST", "/images/prune", `{"unused_for":-1}`, 400, `body.unused_for`},
+		{"POST", "/images/prune", ``, 200, `"bytes_freed":42`},
+		{"POST", "/machines", `{"name":"x","vcpu_count":1,"mem_size_mib":128,"image":"Al pine"}`, 400, `{"error":"ValidationError","message":"\"Al pine\" is no image reference","code":"INVALID_IMAGE_REF"}`},
 	} {
 		for _, form := range []string{c.path, "/api/v1" + c.path, slashed(c.path)} {
 			if form != c.path && (c.method != "GET" || c.status == 504) {
@@ -502,7 +519,7 @@ func TestOpenAPIIsTheRoutes(t *testing.T) {
 		"DELETE /images/{ref}", "DELETE /machines/{id}", "DELETE /machines/{id}/files", "GET /health", "GET /images", "GET /images/{ref}",
 		"GET /machines", "GET /machines/{id}", "GET /machines/{id}/console", "GET /machines/{id}/exec/{exec_id}", "GET /machines/{id}/files",
 		"GET /machines/{id}/files/list", "GET /machines/{id}/files/stat", "GET /machines/{id}/logs", "GET /machines/{id}/wait", "GET /ready", "GET /version",
-		"POST /images/import", "POST /images/pull", "POST /machines", "POST /machines/{id}/exec", "POST /machines/{id}/exec/{exec_id}/attach",
+		"POST /images/import", "POST /images/prune", "POST /images/pull", "POST /machines", "POST /machines/{id}/exec", "POST /machines/{id}/exec/{exec_id}/attach",
 		"POST /machines/{id}/files", "POST /machines/{id}/files/mkdir", "POST /machines/{id}/files/rename", "POST /machines/{id}/pause", "POST /machines/{id}/restart", "POST /machines/{id}/resume",
 		"POST /machines/{id}/start", "POST /machines/{id}/stop", "PUT /machines/{id}/files",
 	}

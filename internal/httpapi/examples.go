@@ -27,6 +27,8 @@ var examples = map[reflect.Type]any{
 	reflect.TypeFor[hyperfleet.RenameRequest](): hyperfleet.RenameRequest{From: "/root/hello.txt", To: "/root/bye.txt"},
 	reflect.TypeFor[hyperfleet.PullRequest]():   hyperfleet.PullRequest{Image: "alpine:3.20"},
 	reflect.TypeFor[hyperfleet.PullEvent]():     hyperfleet.PullEvent{Progress: &hyperfleet.PullProgress{Phase: "pull", Current: 1 << 20, Total: 3 << 20}},
+	reflect.TypeFor[hyperfleet.PruneRequest]():  hyperfleet.PruneRequest{UnusedFor: 86400},
+	reflect.TypeFor[hyperfleet.PruneResult]():   hyperfleet.PruneResult{Removed: []hyperfleet.Image{exampleImage}, BytesFreed: 8 << 20},
 	reflect.TypeFor[hyperfleet.Image]():         exampleImage,
 	reflect.TypeFor[hyperfleet.LogEntry]():      hyperfleet.LogEntry{Time: exampleTime, Source: "serial", Line: "Welcome to Alpine Linux 3.20"},
 	reflect.TypeFor[hyperfleet.Health]():        hyperfleet.Health{Status: "ok"},

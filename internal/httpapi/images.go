@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -32,6 +33,10 @@ func (s *Server) registerImages() {
 		OperationID: "importImage", Method: http.MethodPost, Path: "/images/import", Tags: tags, Summary: "Make an image of an archive",
 		RequestBody: &huma.RequestBody{Required: true, Content: binaryContent("application/x-tar")},
 	}, s.importImage, ofRegistry, failures{errdefs.Conflict})
+	register(s, huma.Operation{
+		OperationID: "pruneImages", Method: http.MethodPost, Path: "/images/prune", Tags: tags, Summary: "Remove the images that no machine uses",
+		Description: "A machine uses its image from its creation on, started or not. Unfinished downloads go too.",
+	}, s.pruneImages, failures{errdefs.Exhausted, errdefs.Unavailable})
 	register(s, huma.Operation{OperationID: "getImage", Method: http.MethodGet, Path: "/images/{ref...}", Tags: tags, Summary: "Get an image by reference or digest"}, s.getImage, failures{errdefs.Invalid, errdefs.NotFound, errdefs.Unavailable})
 	register(s, huma.Operation{OperationID: "deleteImage", Method: http.MethodDelete, Path: "/images/{ref...}", Tags: tags, Summary: "Remove an image", DefaultStatus: http.StatusNoContent}, s.deleteImage, failures{errdefs.Invalid, errdefs.NotFound, errdefs.Conflict, errdefs.Unavailable})
 }
@@ -155,8 +160,28 @@ func (s *Server) importImage(ctx context.Context, in *importInput) (*response[hy
 	return &response[hyperfleet.Image]{imageView(img)}, nil
 }
 
+type pruneInput struct {
+	Body *hyperfleet.PruneRequest
+}
+
+func (s *Server) pruneImages(ctx context.Context, in *pruneInput) (*response[hyperfleet.PruneResult], error) {
+	var unusedFor time.Duration
+	if in.Body != nil {
+		unusedFor = seconds(in.Body.UnusedFor)
+	}
+	gone, freed, err := s.cfg.Images.Prune(ctx, unusedFor)
+	if err != nil {
+		return nil, err
+	}
+	out := hyperfleet.PruneResult{Removed: make([]hyperfleet.Image, len(gone)), BytesFreed: freed}
+	for i, img := range gone {
+		out.Removed[i] = cachedView(img)
+	}
+	return &response[hyperfleet.PruneResult]{out}, nil
+}
+
 type imageRef struct {
-	Ref string `path:"ref" maxLength:"1024" doc:"Reference or digest; slashes stand for themselves"`
+	Ref string `path:"ref" maxLength:"1024" doc:"Reference, digest, or at least six digits of its beginning; slashes stand for themselves"`
 }
 
 func (s *Server) getImage(ctx context.Context, in *imageRef) (*response[hyperfleet.Image], error) {

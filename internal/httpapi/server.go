@@ -49,6 +49,9 @@ type Images interface {
 	// Delete removes a cached image by reference or digest; errdefs.Conflict
 	// when a machine uses it.
 	Delete(ctx context.Context, ref string) error
+	// Prune removes what no machine uses and nobody has used for so long, and
+	// returns it with the bytes of disk space that are free now.
+	Prune(ctx context.Context, unusedFor time.Duration) ([]CachedImage, int64, error)
 }
 
 // CachedImage is an image with what the cache knows of it.

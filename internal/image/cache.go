@@ -6,10 +6,13 @@ import (
 	"errors"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/image/manifest"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
@@ -19,7 +22,7 @@ type Info struct {
 	machine.Image          // of a private image without Config: that is content
 	Refs          []string // normalized references that name it, sorted
 	Public        bool
-	InUse         bool // by a machine, or leased at the moment
+	InUse         bool // by a machine, also by name before its first start, or leased at the moment
 	Created       time.Time
 	LastUsed      time.Time
 }
@@ -99,7 +102,7 @@ func (s *Store) commit(d *draft, r record) error {
 		return errors.Join(err, s.disk.remove("drop record", s.recordPath(r.Digest)), s.disk.remove("drop base", base))
 	}
 	s.images[r.Digest] = &entry{record: r, lastUsed: time.Now(), leases: 1}
-	s.evict(s.opts.MaxBytes, used)
+	s.evict(s.opts.MaxBytes, s.digestsOf(used))
 	return nil
 }
 
@@ -211,6 +214,7 @@ func (s *Store) List(_ context.Context) ([]Info, error) {
 	used := s.opts.InUse()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	used = s.digestsOf(used)
 	list := make([]Info, 0, len(s.images))
 	for _, e := range s.images {
 		list = append(list, s.infoOf(e, used))
@@ -238,6 +242,13 @@ func (s *Store) infoOf(e *entry, used map[string]bool) Info {
 		}
 	}
 	slices.Sort(info.Refs)
+	switch { // the name that it was last resolved by may be gone, or another image's by now
+	case slices.Contains(info.Refs, e.Ref):
+	case len(info.Refs) > 0:
+		info.Ref = info.Refs[0]
+	default:
+		info.Ref = info.Digest
+	}
 	return info
 }
 
@@ -251,22 +262,102 @@ func (s *Store) Inspect(_ context.Context, ref string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return s.infoOf(e, used), nil
+	return s.infoOf(e, s.digestsOf(used)), nil
 }
 
 // lookup finds a cached image; named says that ref is one of its references.
+// What is no name of an image may be the beginning of its digest.
 func (s *Store) lookup(ref string) (e *entry, named string, err error) {
-	r, err := ParseReference(ref)
-	if err != nil {
-		return nil, "", err
+	r, parseErr := ParseReference(ref)
+	if parseErr == nil {
+		if known, ok := s.refs[r.String()]; ok {
+			return s.images[known.Digest], known.Ref, nil
+		}
+		if e := s.images[r.Digest]; e != nil && (r.Host == "" || slices.Contains(e.Repos, r.Repository())) {
+			return e, "", nil
+		}
 	}
-	if known, ok := s.refs[r.String()]; ok {
-		return s.images[known.Digest], known.Ref, nil
+	if e, err := s.byShortDigest(ref); e != nil || err != nil {
+		return e, "", err
 	}
-	if e := s.images[r.Digest]; e != nil && (r.Host == "" || slices.Contains(e.Repos, r.Repository())) {
-		return e, "", nil
+	if parseErr != nil {
+		return nil, "", parseErr
 	}
 	return nil, "", notFound(ref)
+}
+
+// shortDigest is the beginning of a digest's digits, with or without its
+// algorithm; lists show twelve.
+var shortDigest = regexp.MustCompile(`^(?:sha256:)?([0-9a-f]{6,63})$`)
+
+// byShortDigest finds the one image whose digest begins so; nil when there is
+// none. The mutex is held.
+func (s *Store) byShortDigest(short string) (found *entry, err error) {
+	m := shortDigest.FindStringSubmatch(short)
+	if m == nil {
+		return nil, nil
+	}
+	for d, e := range s.images {
+		if !strings.HasPrefix(d.Hex(), m[1]) {
+			continue
+		}
+		if found != nil {
+			return nil, errdefs.New(errdefs.Invalid, "IMAGE_AMBIGUOUS", "several images have a digest that begins with %q: give more of it", short)
+		}
+		found = e
+	}
+	return found, nil
+}
+
+// Normalize implements machine.Images. A short digest becomes the whole one of
+// a public image that is here.
+func (s *Store) Normalize(ref string) (string, error) {
+	r, err := ParseReference(ref)
+	if d := s.publicByShort(ref); d != "" {
+		return string(d), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return r.String(), nil
+}
+
+// minShort is how many digits of a digest stand for an image where a name would
+// do as well: as many as lists show.
+const minShort = 12
+
+// publicByShort finds the digest that ref is the beginning of, unless it is a
+// name; "" when there is none.
+func (s *Store) publicByShort(ref string) manifest.Digest {
+	if len(ref) < minShort {
+		return ""
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, err := ParseReference(ref); err == nil {
+		if _, ok := s.refs[r.String()]; ok || r.Digest != "" {
+			return ""
+		}
+	}
+	if e, err := s.byShortDigest(ref); err == nil && e != nil && e.Public {
+		return e.Digest
+	}
+	return ""
+}
+
+// digestsOf adds to what InUse tells the digests behind its references. The
+// mutex is held.
+func (s *Store) digestsOf(used map[string]bool) map[string]bool {
+	all := maps.Clone(used)
+	for name := range used {
+		if known, ok := s.refs[name]; ok {
+			all[string(known.Digest)] = true
+		}
+		if _, digest, ok := strings.Cut(name, "@"); ok {
+			all[digest] = true
+		}
+	}
+	return all
 }
 
 // Delete forgets a reference, and removes the image when no other is left. A
@@ -280,7 +371,7 @@ func (s *Store) Delete(_ context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	info := s.infoOf(e, used)
+	info := s.infoOf(e, s.digestsOf(used))
 	if named != "" && len(info.Refs) > 1 {
 		return s.removeRef(named)
 	}
@@ -290,27 +381,34 @@ func (s *Store) Delete(_ context.Context, ref string) error {
 	return s.removeImage(e)
 }
 
-// Prune removes every image that no machine uses, and all unfinished
-// downloads. It returns the images that are gone and the bytes of disk space.
-func (s *Store) Prune(_ context.Context) ([]machine.Image, int64, error) {
+// Prune removes every image that no machine uses and that was last used more
+// than unusedFor ago, and unfinished downloads as old. It returns the images
+// that are gone and the bytes of disk space.
+func (s *Store) Prune(_ context.Context, unusedFor time.Duration) ([]Info, int64, error) {
 	used := s.opts.InUse()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	used = s.digestsOf(used)
+	limit := time.Now().Add(-unusedFor)
+	if unusedFor <= 0 {
+		limit = time.Now().Add(time.Hour) // files may have times of a clock that was wrong
+	}
 	freed := s.ingest.used()
-	err := s.ingest.sweep(time.Now().Add(time.Hour))
+	err := s.ingest.sweep(limit)
 	freed -= s.ingest.used()
-	var gone []machine.Image
+	var gone []Info
 	for _, e := range s.images {
-		if e.leases > 0 || used[string(e.Digest)] {
+		info := s.infoOf(e, used)
+		if info.InUse || e.lastUsed.After(limit) {
 			continue
 		}
-		image := s.imageOf(e)
 		if failed := s.removeImage(e); failed != nil {
 			err = errors.Join(err, failed)
 			continue
 		}
-		gone = append(gone, image)
+		gone = append(gone, info)
 		freed += e.Size
 	}
+	slices.SortFunc(gone, func(a, b Info) int { return cmp.Compare(a.Ref, b.Ref) })
 	return gone, freed, err
 }

@@ -148,7 +148,7 @@ func TestPrune(t *testing.T) {
 	addImage(t, s, "a")
 	b := addImage(t, s, "b")
 	inUse[b.Digest] = true
-	gone, freed, err := s.Prune(t.Context())
+	gone, freed, err := s.Prune(t.Context(), 0)
 	if err != nil || len(gone) != 1 || freed < 100<<10 {
 		t.Errorf("got %v, %d, %v", gone, freed, err)
 	}

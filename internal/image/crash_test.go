@@ -225,7 +225,7 @@ func TestOldPartialsGo(t *testing.T) {
 		t.Errorf("left are %v", left)
 	}
 	addImage(t, s, "a")
-	if _, freed, err := s.Prune(t.Context()); err != nil || freed < 100<<10 {
+	if _, freed, err := s.Prune(t.Context(), 0); err != nil || freed < 100<<10 {
 		t.Errorf("prune freed %d, %v", freed, err)
 	}
 	if left := s.list("ingest"); len(left) > 0 {

@@ -22,8 +22,8 @@ type Options struct {
 	// tenths are left. Default 10 GiB (10737418240).
 	MaxBytes int64
 
-	// InUse says which images, by manifest digest, machines still need. It
-	// is called often, from any goroutine, and must not call the Store.
+	// InUse says which images, by manifest digest or normalized reference,
+	// machines still need. It is called often, from any goroutine, and must not call the Store.
 	// Nil means none.
 	InUse func() map[string]bool
 

@@ -14,15 +14,19 @@ import (
 // goroutine, and no more after the return. When ctx ends, Resolve returns its
 // cause, and the pull goes on if others wait for it.
 func (s *Store) Resolve(ctx context.Context, req machine.ImageRequest) (*machine.ImageLease, error) {
-	ref, err := ParseReference(req.Ref)
-	if err != nil {
-		return nil, err
-	}
 	report := req.Progress
 	if report == nil {
 		report = func(machine.ImageProgress) {}
 	}
 	report(machine.ImageProgress{Phase: "resolve"})
+	if lease := s.lease(s.publicByShort(req.Ref), isPublic); lease != nil {
+		report(machine.ImageProgress{Phase: "done"})
+		return lease, nil
+	}
+	ref, err := ParseReference(req.Ref)
+	if err != nil {
+		return nil, err
+	}
 	lease := s.leaseKnown(ref)
 	if lease == nil {
 		if ref.Host == "" {

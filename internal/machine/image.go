@@ -5,6 +5,10 @@ import "context"
 // Images turns references into read-only root filesystems. The implementation
 // is package image.
 type Images interface {
+	// Normalize checks a reference, without asking anybody, and returns the
+	// one form that all ways of writing it have; errdefs.Invalid.
+	Normalize(ref string) (string, error)
+
 	// Resolve finds what ref names now, pulls and converts it unless it is in
 	// the cache, and returns it leased: it cannot be evicted before
 	// Lease.Release. Concurrent calls for one image do the work once.

@@ -27,7 +27,7 @@ type Manager struct {
 	mu      sync.Mutex
 	closed  bool
 	entries map[ID]*entry
-	pins    map[ID]string // image digest of each machine that has one
+	pins    map[ID]string // image of each machine: digest, or before it is pinned the normalized reference
 }
 
 // CreateRequest is a new machine. Auth is the caller's registry login for the
@@ -100,6 +100,13 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Machine, error
 	if err := m.checkKernel(ctx, spec); err != nil {
 		return Machine{}, err
 	}
+	image := ""
+	if spec.Image != "" {
+		var err error
+		if image, err = m.cfg.Images.Normalize(spec.Image); err != nil {
+			return Machine{}, err
+		}
+	}
 	now := time.Now().UTC()
 	mc := Machine{
 		ID: req.ID, HostID: m.cfg.HostID, Spec: spec, State: Pending,
@@ -116,7 +123,9 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Machine, error
 	if spec.Image != "" {
 		e.setLogin(req.Auth)
 	}
+	m.pin(mc.ID, image)
 	if err := m.cfg.Store.CreateMachine(ctx, &mc); err != nil {
+		m.pin(mc.ID, "")
 		e.setLogin(nil)
 		return Machine{}, fmt.Errorf("create machine: %w", err)
 	}
@@ -174,14 +183,15 @@ func (m *Manager) Wait(ctx context.Context, id ID, state State) (Machine, error)
 	}
 }
 
-// InUse returns the manifest digests of the images that machines are made
-// from, for the image cache's eviction.
+// InUse returns the images that machines are made from, for the image cache's
+// eviction: by manifest digest, or by normalized reference as long as no start
+// has resolved that.
 func (m *Manager) InUse() map[string]bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	used := make(map[string]bool, len(m.pins))
-	for _, digest := range m.pins {
-		used[digest] = true
+	for _, image := range m.pins {
+		used[image] = true
 	}
 	return used
 }
@@ -189,7 +199,9 @@ func (m *Manager) InUse() map[string]bool {
 // save records mc. The pin of an image takes effect before the record does,
 // and ends after it: the cache never sees a machine without its image.
 func (m *Manager) save(ctx context.Context, mc *Machine) error {
-	m.pin(mc.ID, mc.ImageDigest, false)
+	if mc.ImageDigest != "" {
+		m.pin(mc.ID, mc.ImageDigest)
+	}
 	mc.UpdatedAt = time.Now().UTC()
 	err := bounded(context.WithoutCancel(ctx), recordTimeout, func(ctx context.Context) error {
 		return m.cfg.Store.UpdateMachine(ctx, *mc)
@@ -197,19 +209,31 @@ func (m *Manager) save(ctx context.Context, mc *Machine) error {
 	if err != nil {
 		return fmt.Errorf("record machine %s: %w", mc.ID, err)
 	}
-	m.pin(mc.ID, mc.ImageDigest, true)
+	m.pin(mc.ID, m.imageOf(mc))
 	return nil
 }
 
-func (m *Manager) pin(id ID, digest string, final bool) {
+// imageOf is what the machine needs of the image cache, "" for nothing.
+func (m *Manager) imageOf(mc *Machine) string {
+	if mc.ImageDigest != "" || mc.Spec.Image == "" {
+		return mc.ImageDigest
+	}
+	image, err := m.cfg.Images.Normalize(mc.Spec.Image)
+	if err != nil {
+		return "" // of a record that an older version has let through: it cannot start
+	}
+	return image
+}
+
+// pin notes the image that the machine needs, "" for none.
+func (m *Manager) pin(id ID, image string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case digest != "":
-		m.pins[id] = digest
-	case final:
+	if image == "" {
 		delete(m.pins, id)
+		return
 	}
+	m.pins[id] = image
 }
 
 // enter moves mc to a state, if the state table allows it, and records that.

@@ -35,7 +35,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, maxRecover)
 	for _, mc := range machines {
-		m.pin(mc.ID, mc.ImageDigest, true)
+		m.pin(mc.ID, m.imageOf(&mc))
 		if !mc.State.Active() && unfinished[mc.ID] == nil {
 			continue
 		}

@@ -80,7 +80,7 @@ func (t *takedown) runRemove(ctx context.Context, op *operation, e *entry) error
 		return err
 	}
 	e.setLogin(nil)
-	t.m.pin(e.id, "", true)
+	t.m.pin(e.id, "")
 	t.m.hub.deleted(e.id)
 	return nil
 }

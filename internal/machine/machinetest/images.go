@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
@@ -11,6 +12,14 @@ import (
 )
 
 type images struct{ d *Daemon }
+
+// Normalize accepts what has no upper-case letter and no blank.
+func (images) Normalize(ref string) (string, error) {
+	if ref == "" || strings.ToLower(ref) != ref || strings.ContainsAny(ref, " \t") {
+		return "", errdefs.New(errdefs.Invalid, "INVALID_IMAGE_REF", "%q is no image reference", ref)
+	}
+	return "registry.test/" + ref, nil
+}
 
 func (v images) Resolve(_ context.Context, req machine.ImageRequest) (*machine.ImageLease, error) {
 	return v.lease("images.Resolve", func(h *Host) (image, error) {
