@@ -7,9 +7,13 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/guestproto"
 )
 
-// releaseDelay gathers the ends of commands, so that they cost one request
-// together.
-const releaseDelay = 20 * time.Millisecond
+// The ends of commands are gathered, so that they cost one request together,
+// and one that does not meet the next command: until there are releaseBatch of
+// them, or for releaseDelay.
+const (
+	releaseDelay = time.Second
+	releaseBatch = 64
+)
 
 // release has the guest forget an ended command, soon. Ids beyond what a guest
 // keeps are left to its own limits.
@@ -19,8 +23,15 @@ func (s *Session) release(id string) {
 	if len(s.released) < guestproto.MaxFinished {
 		s.released = append(s.released, id)
 	}
+	note(s.tidy)
+	if len(s.released) >= releaseBatch {
+		note(s.full)
+	}
+}
+
+func note(ch chan<- struct{}) {
 	select {
-	case s.tidy <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }
@@ -35,6 +46,7 @@ func (s *Session) serve(conn *guestproto.Conn) {
 		}
 		select {
 		case <-conn.Done():
+		case <-s.full:
 		case <-time.After(releaseDelay):
 		}
 		s.flushReleased(conn)

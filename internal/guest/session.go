@@ -78,6 +78,7 @@ func (g *Sessions) Open(id machine.ID, boot machine.BootConfig, dial func(contex
 		log:     g.log.With("machine", string(id)),
 		changed: make(chan struct{}),
 		tidy:    make(chan struct{}, 1),
+		full:    make(chan struct{}, 1),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(g.base)
 	s.wg.Go(s.run)
@@ -98,6 +99,7 @@ type Session struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 	tidy   chan struct{} // capacity 1: there are released commands
+	full   chan struct{} // capacity 1: there is a whole batch of them
 
 	reached bool // the guest was connected before; used by run's goroutine alone
 

@@ -12,9 +12,12 @@ import (
 	"github.com/hyperfleet/hyperfleet/internal/initd/command"
 )
 
-// startedDelay is how long the note of a command's start may wait for output
-// that it can travel with.
-const startedDelay = 2 * time.Millisecond
+// How long the note of a command's start may wait for output, or the end, that
+// it can travel with: a command with input is sent none before it.
+const (
+	startedDelay      = 20 * time.Millisecond
+	startedInputDelay = 2 * time.Millisecond
+)
 
 func (a *Agent) execStart(ctx context.Context, s *guestproto.Stream) (any, error) {
 	var req guestproto.ExecStart
@@ -75,7 +78,11 @@ func (a *Agent) follow(ctx context.Context, s *guestproto.Stream, c *command.Com
 
 	input, out, errs := turn.Input, turn.Stdout, turn.Stderr
 	started := guestproto.ExecStarted{Stdin: input.Taken, Stdout: out.Offset(), Stderr: errs.Offset()}
-	err = s.SendSoon(started, startedDelay)
+	delay := startedDelay
+	if c.HasInput() {
+		delay = startedInputDelay
+	}
+	err = s.SendSoon(started, delay)
 	if c.HasInput() {
 		a.wg.Go(func() { input.Feed(s.Reader(guestproto.Stdin)) })
 	}

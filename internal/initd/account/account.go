@@ -133,14 +133,18 @@ func listed(members, name string) bool {
 	return false
 }
 
-// each calls f with the fields of each well-formed line until f returns false.
-// A missing file is an empty one.
-func (db Database) each(file string, fields int, f func([]string) bool) error {
+func (db Database) path(file string) string {
 	dir := db.Dir
 	if dir == "" {
 		dir = "/etc"
 	}
-	fh, err := os.OpenFile(dir+"/"+file, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	return dir + "/" + file
+}
+
+// each calls f with the fields of each well-formed line until f returns false.
+// A missing file is an empty one.
+func (db Database) each(file string, fields int, f func([]string) bool) error {
+	fh, err := os.OpenFile(db.path(file), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -45,6 +45,7 @@ type Config struct {
 type Engine struct {
 	cfg       Config
 	memory    *budget
+	accounts  *account.Cache
 	launching chan struct{} // holds one element for each command being started
 	wg        sync.WaitGroup
 
@@ -60,7 +61,7 @@ func NewEngine(cfg Config) *Engine {
 	if cfg.Memory == 0 {
 		cfg.Memory = 16 << 20
 	}
-	e := &Engine{cfg: cfg, commands: map[string]*Command{}, launching: make(chan struct{}, maxLaunching)}
+	e := &Engine{cfg: cfg, accounts: account.NewCache(cfg.Accounts), commands: map[string]*Command{}, launching: make(chan struct{}, maxLaunching)}
 	e.memory = newBudget(max(cfg.Memory, ringSize), e.dropOldest)
 	return e
 }

@@ -55,7 +55,7 @@ func Environ(u account.User, lists ...[]string) []string {
 
 // launch starts c. Every error has undone what was done before it.
 func (e *Engine) launch(c *Command, req Request) error {
-	user, err := e.cfg.Accounts.Lookup(req.User)
+	user, err := e.accounts.Lookup(req.User)
 	if err != nil {
 		return guestproto.Errorf(guestproto.KindInvalid, guestproto.CodeNoUser, "%v", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,10 @@ import (
 // poolSize is how many groups are made ahead of time, so that mkdir is not
 // part of a command's start.
 const poolSize = 8
+
+// sweepDelay keeps the removal of groups, and the making of new ones, off the
+// path of the answer to the command that has ended, and gathers it.
+const sweepDelay = 20 * time.Millisecond
 
 // Groups makes control groups (cgroup2), one for each command, and removes
 // them when their last process is gone, which may be long after the command
@@ -58,8 +63,7 @@ func OpenGroups(dir string) (*Groups, error) {
 		stop:  make(chan struct{}),
 		kick:  make(chan struct{}, 1),
 	}
-	g.wg.Go(g.fill)
-	g.wg.Go(g.sweep)
+	g.wg.Go(g.tidy)
 	return g, nil
 }
 
@@ -85,6 +89,7 @@ func (g *Groups) Take() (*Group, error) {
 	case grp := <-g.ready:
 		return grp, nil
 	default:
+		g.Sweep() // fills the pool, too
 		return g.make()
 	}
 }
@@ -97,18 +102,14 @@ func (g *Groups) Sweep() {
 	}
 }
 
+// fill makes groups until the pool is full.
 func (g *Groups) fill() {
-	for {
+	for len(g.ready) < cap(g.ready) {
 		grp, err := g.make()
 		if err != nil {
 			return // Take will tell
 		}
-		select {
-		case g.ready <- grp:
-		case <-g.stop:
-			grp.remove()
-			return
-		}
+		g.ready <- grp
 	}
 }
 
@@ -128,14 +129,21 @@ func (g *Groups) make() (*Group, error) {
 	return &Group{dir: dir, f: os.NewFile(uintptr(fd), dir), groups: g}, nil
 }
 
-func (g *Groups) sweep() {
+// tidy is the goroutine that fills the pool, and alone puts groups into it.
+func (g *Groups) tidy() {
 	for {
+		g.fill()
 		select {
 		case <-g.kick:
-			g.removeLeaving()
 		case <-g.stop:
 			return
 		}
+		select {
+		case <-time.After(sweepDelay):
+		case <-g.stop:
+			return
+		}
+		g.removeLeaving()
 	}
 }
 
