@@ -138,8 +138,9 @@ func newRootCommand(g *globals) *cobra.Command {
 	image := newImageCommand(g)
 	root.AddCommand(newServeCommand(g), newConfigCommand(g), newSetupCommand(g), newContextCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newGenerateCommand(g))
 	for _, alias := range []*cobra.Command{
-		newPsCommand(g), newExecCommand(g), newCpCommand(g), newRmCommand(g), newStartCommand(g),
-		newStopCommand(g), newRestartCommand(g), newPauseCommand(g), newResumeCommand(g), newLogsCommand(g), newPullCommand(g),
+		newPsCommand(g), newCreateCommand(g), newInspectCommand(g), newExecCommand(g), newCpCommand(g), newRmCommand(g), newStartCommand(g),
+		newStopCommand(g), newRestartCommand(g), newPauseCommand(g), newResumeCommand(g), newWaitCommand(g), newLogsCommand(g),
+		newPullCommand(g), newRmiCommand(g),
 	} {
 		root.AddCommand(alias)
 	}

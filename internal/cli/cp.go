@@ -24,6 +24,9 @@ func newCpCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use: "cp SOURCE DESTINATION", Short: "Copy a file into or out of a machine", Args: cobra.ExactArgs(2),
 		Long: "Copy a file into or out of a machine. One of the two is MACHINE:PATH, the other a local\npath or - for standard input or output.",
+		Example: `  hyperfleet cp app.tar web:/srv/
+  hyperfleet cp web:/var/log/app.log .
+  hyperfleet cp web:/etc/hosts -`,
 		RunE: func(cmd *cobra.Command, args []string) error { return runCp(cmd.Context(), g, args[0], args[1]) },
 	}
 }

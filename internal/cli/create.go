@@ -22,6 +22,9 @@ type MachineOptions struct {
 	ports    []int
 	network  bool
 	username string
+	kernel   string
+	args     string
+	rootfs   string
 }
 
 // AddFlags adds the options' flags.
@@ -33,6 +36,9 @@ func (o *MachineOptions) AddFlags(f *pflag.FlagSet) {
 	f.StringArrayVarP(&o.env, "env", "e", nil, "environment variable K=V, or K to pass this process's own; may be repeated")
 	f.IntSliceVarP(&o.ports, "publish", "p", nil, "port of the guest to expose; may be repeated")
 	f.BoolVar(&o.network, "network", true, "give it a network interface")
+	f.StringVar(&o.kernel, "kernel", "", "guest kernel on the server's host, in a folder that its operator allows")
+	f.StringVar(&o.args, "kernel-args", "", "added to the kernel's command line")
+	f.StringVar(&o.rootfs, "rootfs", "", "ext4 file on the server's host instead of an image, in a folder that its operator allows")
 	f.StringVar(&o.username, "username", "", "user for the image's registry, with $HYPERFLEET_REGISTRY_PASSWORD")
 }
 
@@ -46,6 +52,7 @@ func (o *MachineOptions) request(g *globals, image string) (hyperfleet.CreateMac
 	return hyperfleet.CreateMachineRequest{
 		Name: name, Image: image, VCPUCount: o.cpus, MemSizeMiB: o.memory, ImageSizeMiB: o.disk,
 		Env: env, ExposedPorts: o.ports, RegistryAuth: g.registryAuth(o.username),
+		KernelImagePath: o.kernel, KernelArgs: o.args, RootfsPath: o.rootfs,
 		Network: &hyperfleet.NetworkRequest{Enable: o.network},
 	}, err
 }
@@ -92,8 +99,14 @@ func parseEnv(list []string, getenv func(string) string) (map[string]string, err
 func newCreateCommand(g *globals) *cobra.Command {
 	var o MachineOptions
 	cmd := &cobra.Command{
-		Use: "create IMAGE", Short: "Create a machine without starting it", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runCreate(cmd.Context(), o, g, args[0]) },
+		Use: "create [IMAGE]", Short: "Create a machine without starting it", Args: cobra.MaximumNArgs(1),
+		Long: "Create a machine without starting it, and print its id. Without an image it boots the file of\n--rootfs, or the server's own.",
+		Example: `  hyperfleet create --name web -p 80 nginx:1.27
+  hyperfleet create --cpus 2 -m 512 -e TERM -e MODE=test alpine
+  hyperfleet create --name raw --rootfs /srv/images/base.ext4`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runCreate(cmd.Context(), o, g, append(args, "")[0])
+		},
 	}
 	o.AddFlags(cmd.Flags())
 	return cmd

@@ -37,6 +37,10 @@ func newExecCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "exec MACHINE COMMAND [ARG...]", Short: "Run a command in a machine", Args: cobra.MinimumNArgs(2),
 		Long: "Run a command in a machine: standard input, output, error and signals are passed, and the\nexit status is the command's own (see hyperfleet --help).",
+		Example: `  hyperfleet exec web uname -a
+  hyperfleet exec -u www-data -w /srv web -- sh -c 'ls | wc -l'
+  hyperfleet exec -e MODE=test --timeout 10s web ./check <input
+  hyperfleet exec -d web ./job`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runExec(cmd.Context(), o, env, detach, g, args[0], withoutDashes(args[1:]))
 		},

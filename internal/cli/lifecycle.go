@@ -21,6 +21,8 @@ type withClient func(context.Context, func(*hyperfleet.Client) error) error
 func newActionCommand(use, short string, g *globals, with withClient, act machineAction) *cobra.Command {
 	return &cobra.Command{
 		Use: use + " MACHINE...", Short: short, Args: cobra.MinimumNArgs(1),
+		Long:    short + ". A machine is given by its id or its name; when one fails, the others are\nseen to all the same. Prints the ids of those that it was done for.",
+		Example: fmt.Sprintf("  hyperfleet %[1]s web\n  hyperfleet %[1]s web db 4fzk1x7q0c2m", use),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return with(cmd.Context(), func(c *hyperfleet.Client) error {
 				return runAction(cmd.Context(), g, c, act, args)
@@ -98,6 +100,7 @@ func newRmCommand(g *globals) *cobra.Command {
 		}
 		return m, c.DeleteMachine(ctx, id)
 	})
+	cmd.Aliases = []string{"delete"}
 	cmd.Flags().BoolP("force", "f", true, "also when they run; always so")
 	return cmd
 }
@@ -117,32 +120,57 @@ func (o *WaitOptions) AddFlags(f *pflag.FlagSet) {
 func newWaitCommand(g *globals) *cobra.Command {
 	var o WaitOptions
 	cmd := &cobra.Command{
-		Use: "wait MACHINE", Short: "Wait until a machine is in a state", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runWait(cmd.Context(), o, g, args[0]) },
+		Use: "wait MACHINE...", Short: "Wait until machines are in a state", Args: cobra.MinimumNArgs(1),
+		Long: "Wait until each of the machines is, or has been, in the state, and print it for each.",
+		Example: `  hyperfleet wait web
+  hyperfleet wait --status running --timeout 1m web db`,
+		RunE: func(cmd *cobra.Command, args []string) error { return runWait(cmd.Context(), o, g, args) },
 	}
 	o.AddFlags(cmd.Flags())
 	return cmd
 }
 
-// runWait asks again each time the server's own limit of 30 s passes.
-func runWait(ctx context.Context, o WaitOptions, g *globals, arg string) error {
+// runWait waits for one machine after the other; the timeout is for all.
+func runWait(ctx context.Context, o WaitOptions, g *globals, args []string) error {
 	c := g.client()
-	m, err := findMachine(ctx, c, arg)
-	if err != nil {
-		return err
+	defer c.CloseIdleConnections()
+	waiting := ctx
+	if o.timeout > 0 {
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithTimeout(ctx, o.timeout)
+		defer cancel()
 	}
-	deadline := time.Now().Add(o.timeout)
-	for {
-		ask := 30 * time.Second
-		if o.timeout > 0 {
-			ask = max(time.Second, min(ask, time.Until(deadline)))
-		}
-		got, err := c.WaitMachine(ctx, m.ID, hyperfleet.Status(o.status), ask)
+	var errs []error
+	var reached []hyperfleet.Machine
+	for _, arg := range args {
+		m, err := findMachine(ctx, c, arg)
 		if err == nil {
-			return g.print(got, string(got.Status))
+			m, err = o.wait(waiting, c, m.ID)
 		}
-		if !errors.Is(err, hyperfleet.ErrTimeout) || o.timeout > 0 && time.Until(deadline) <= 0 {
-			return err
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		reached = append(reached, m)
+		if g.output != "json" {
+			fmt.Fprintln(g.Stdout, m.Status)
+		}
+	}
+	if g.output == "json" {
+		errs = append(errs, g.printJSON(reached))
+	}
+	return errors.Join(errs...)
+}
+
+// wait asks again each time the server's own limit of 30 s passes.
+func (o *WaitOptions) wait(ctx context.Context, c *hyperfleet.Client, id string) (hyperfleet.Machine, error) {
+	for {
+		m, err := c.WaitMachine(ctx, id, hyperfleet.Status(o.status), 0)
+		if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
+			return m, fmt.Errorf("machine %s was not %s within %v", id, o.status, o.timeout)
+		}
+		if !errors.Is(err, hyperfleet.ErrTimeout) {
+			return m, err
 		}
 	}
 }

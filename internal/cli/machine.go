@@ -15,7 +15,10 @@ import (
 )
 
 func newMachineCommand(g *globals) *cobra.Command {
-	cmd := &cobra.Command{Use: "machine", Aliases: []string{"machines", "m"}, Short: "Work with machines"}
+	cmd := &cobra.Command{
+		Use: "machine", Aliases: []string{"machines", "m"}, Short: "Work with machines",
+		Example: "  hyperfleet machine ls\n  hyperfleet machine create --name web alpine",
+	}
 	cmd.AddCommand(
 		newMachineListCommand(g), newInspectCommand(g), newCreateCommand(g), newStartCommand(g), newStopCommand(g),
 		newRestartCommand(g), newRmCommand(g), newWaitCommand(g), newPauseCommand(g), newResumeCommand(g), newExecCommand(g), newCpCommand(g), newLogsCommand(g),
@@ -65,6 +68,9 @@ func newMachineListCommand(g *globals) *cobra.Command {
 	o := ListOptions{all: true}
 	cmd := &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List machines", Args: cobra.NoArgs,
+		Example: `  hyperfleet machine ls
+  hyperfleet machine ls --status failed
+  hyperfleet machine ls -o json | jq '.[].name'`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runList(cmd.Context(), o, g) },
 	}
 	o.AddFlags(cmd.Flags())
@@ -75,6 +81,9 @@ func newPsCommand(g *globals) *cobra.Command {
 	var o ListOptions
 	cmd := &cobra.Command{
 		Use: "ps", Short: "List running machines", Args: cobra.NoArgs,
+		Example: `  hyperfleet ps
+  hyperfleet ps -a
+  hyperfleet rm $(hyperfleet ps -a -q)`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runList(cmd.Context(), o, g) },
 	}
 	cmd.Flags().BoolVarP(&o.all, "all", "a", false, "also machines that do not run")
@@ -137,20 +146,23 @@ func portsOf(m hyperfleet.Machine) string {
 func newInspectCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use: "inspect MACHINE...", Short: "Print machines as JSON", Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runInspect(cmd.Context(), g, args) },
+		Example: "  hyperfleet inspect web\n  hyperfleet inspect web db | jq '.[].status'",
+		RunE:    func(cmd *cobra.Command, args []string) error { return runInspect(cmd.Context(), g, args) },
 	}
 }
 
 func runInspect(ctx context.Context, g *globals, args []string) error {
 	return g.withEngine(ctx, func(c *hyperfleet.Client) error {
-		list := make([]hyperfleet.Machine, len(args))
-		for i, arg := range args {
+		var errs []error
+		list := []hyperfleet.Machine{}
+		for _, arg := range args {
 			m, err := findMachine(ctx, c, arg)
 			if err != nil {
-				return err
+				errs = append(errs, err)
+				continue
 			}
-			list[i] = m
+			list = append(list, m)
 		}
-		return g.printJSON(list)
+		return errors.Join(append(errs, g.printJSON(list))...)
 	})
 }

@@ -41,6 +41,9 @@ func newRunCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run [OPTION...] IMAGE [-- COMMAND [ARG...]]", Short: "Run a command in a new machine", Args: cobra.MinimumNArgs(1),
 		Long: "Pull an image, start a machine from it, and run its command or the given one: standard input,\noutput, error and signals are passed, and the exit status is the command's own (see hyperfleet\n--help). Where no daemon answers on the local socket, the engine runs in this very process.",
+		Example: `  hyperfleet run --rm alpine -- uname -a
+  tar c . | hyperfleet run --rm -w /src golang:1.26 -- sh -c 'tar x && go test ./...'
+  hyperfleet run -d --name web -p 80 nginx:1.27`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runRun(cmd.Context(), o, g, args[0], withoutDashes(args[1:]))
 		},

@@ -28,8 +28,9 @@ func newSetupCommand(g *globals) *cobra.Command {
 	var o SetupOptions
 	cmd := &cobra.Command{
 		Use: "setup", Short: "Get a kernel for guests", Args: cobra.NoArgs, Annotations: withoutServer,
-		Long: "Get a kernel for guests: the distribution's cloud kernel package, downloaded by apt and\nunpacked without being installed, or the file that --kernel names. Without anything to do it does nothing.",
-		RunE: func(cmd *cobra.Command, _ []string) error { return runSetup(cmd.Context(), o, g) },
+		Long:    "Get a kernel for guests: the distribution's cloud kernel package, downloaded by apt and\nunpacked without being installed, or the file that --kernel names. Without anything to do it does nothing.",
+		Example: "  hyperfleet setup\n  hyperfleet setup --dry-run --update\n  hyperfleet setup --kernel ./vmlinux",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runSetup(cmd.Context(), o, g) },
 	}
 	o.AddFlags(cmd.Flags())
 	return cmd
