@@ -65,7 +65,7 @@ var layers = []layer{
 }
 
 // testOnly are packages that only tests and benchmarks import.
-var testOnly = []string{"test/...", "examples/...", "internal/image/imagetest", "internal/kernel/kerneltest", "internal/vmm/vmmtest", "internal/vmm/vmmtest/...", "internal/guest/guesttest"}
+var testOnly = []string{"test/...", "examples/...", "internal/image/imagetest", "internal/kernel/kerneltest", "internal/vmm/vmmtest", "internal/vmm/vmmtest/...", "internal/guest/guesttest", "internal/store/reference/referencetest"}
 
 // never are imports that no rule may allow by a pattern.
 var never = map[string][]string{

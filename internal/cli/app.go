@@ -25,6 +25,9 @@ type Backend struct {
 	// returns the client's Host for it. end stops it and leaves no machine
 	// untended that it would not have left as a daemon.
 	Embed func(ctx context.Context, log io.Writer) (host string, end func() error, err error)
+	// ImportReference takes over the machines and keys of a reference's
+	// database, while no daemon runs.
+	ImportReference func(ctx context.Context, o ImportRequest) (ImportReport, error)
 	// Setup gets a guest kernel and tells each step. What it returns says which
 	// kernel there is now; "" is none (a dry run).
 	Setup func(ctx context.Context, o SetupRequest, step func(name, state, detail string)) (string, error)
@@ -46,6 +49,25 @@ type ConfigReport = struct {
 // ConfigValue is one variable's value, and whether a flag, the environment, a
 // file or the default says so.
 type ConfigValue = struct{ Name, Value, From string }
+
+// ImportRequest names a database of the reference.
+type ImportRequest = struct {
+	File        string
+	SkipInvalid bool // leave out rows for whose sake nothing would be imported
+}
+
+// ImportReport tells of every row. Without Done nothing was changed.
+type ImportReport = struct {
+	Done bool
+	Rows []ImportRow
+}
+
+// ImportRow tells of one row: Kind is machine or key, Outcome a word for
+// people; Notes say what is not carried over, or what is wrong.
+type ImportRow = struct {
+	Kind, ID, Name, Outcome string
+	Notes                   []string
+}
 
 // SetupRequest is what Backend.Setup shall do.
 type SetupRequest = struct {
@@ -136,7 +158,7 @@ func newRootCommand(g *globals) *cobra.Command {
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table or json")
 	machine := newMachineCommand(g)
 	image := newImageCommand(g)
-	root.AddCommand(newServeCommand(g), newConfigCommand(g), newSetupCommand(g), newContextCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newGenerateCommand(g))
+	root.AddCommand(newServeCommand(g), newConfigCommand(g), newSetupCommand(g), newContextCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newImportReferenceCommand(g), newGenerateCommand(g))
 	for _, alias := range []*cobra.Command{
 		newPsCommand(g), newCreateCommand(g), newInspectCommand(g), newExecCommand(g), newCpCommand(g), newRmCommand(g), newStartCommand(g),
 		newStopCommand(g), newRestartCommand(g), newPauseCommand(g), newResumeCommand(g), newWaitCommand(g), newLogsCommand(g),

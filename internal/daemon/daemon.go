@@ -101,11 +101,8 @@ func (d *Daemon) lockFolders() error {
 		}
 		d.parts.push(unlock)
 	}
-	// The database's folder may be one of others, whose mode is not ours to set.
-	if dir := filepath.Dir(d.cfg.Database); dir != filepath.Clean(d.cfg.StateDir) {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return explainDir(dir, err)
-		}
+	if err := makeParent(d.cfg.Database, d.cfg.StateDir); err != nil {
+		return err
 	}
 	if err := sweepSockets(d.cfg.RunDir); err != nil {
 		return err
@@ -145,9 +142,7 @@ func (d *Daemon) buildManager(ctx context.Context) error {
 		Kernels: configuredKernel{kernels, d.cfg.Kernel}, Log: d.log, Observer: d.metrics,
 		HostID: hostID(), StateDir: d.cfg.StateDir, RunDir: d.cfg.RunDir, UIDBase: int(d.cfg.UIDBase),
 		RootfsPath: d.cfg.Rootfs, KernelArgs: d.cfg.KernelArgs, AllowedDirs: d.cfg.AllowedDirs,
-		Limits: machine.Limits{
-			DefaultDiskMiB: d.cfg.DiskMiB, MaxDiskMiB: d.cfg.MaxDiskMiB, MaxMemMiB: d.cfg.MaxMemMiB, MaxVCPUs: d.cfg.MaxVCPUs,
-		},
+		Limits:      limits(d.cfg),
 		BootTimeout: d.cfg.BootTimeout.Duration(), StopGrace: d.cfg.StopGrace.Duration(), PortForwards: true,
 	})
 	if err != nil {

@@ -19,12 +19,14 @@ var _ auth.Store = (*Store)(nil)
 const keyColumns = `id, name, key_hash, key_prefix, scopes, created_at, expires_at, last_used_at, revoked_at`
 
 // CreateKey inserts k. An id or a hash that exists is errdefs.Conflict.
-func (s *Store) CreateKey(ctx context.Context, k auth.Key) error {
+func (s *Store) CreateKey(ctx context.Context, k auth.Key) error { return insertKey(ctx, s.write, k) }
+
+func insertKey(ctx context.Context, db execer, k auth.Key) error {
 	scopes, err := json.Marshal(k.Scopes)
 	if err != nil {
 		return fmt.Errorf("encode key %s: %w", k.ID, err)
 	}
-	_, err = s.write.ExecContext(ctx, `INSERT INTO api_keys (`+keyColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	_, err = db.ExecContext(ctx, `INSERT INTO api_keys (`+keyColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		k.ID, k.Name, k.Hash.String(), k.Prefix, string(scopes),
 		nanos(k.CreatedAt), nanos(k.ExpiresAt), nanos(k.LastUsedAt), nanos(k.RevokedAt))
 	if isConstraint(err, sqlite3.SQLITE_CONSTRAINT_UNIQUE) {

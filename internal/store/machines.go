@@ -18,15 +18,25 @@ const machineColumns = `id, host_id, spec, state, error_message, error_code,
 	image_ref, image_digest, image_config, slot, process, port_forwards,
 	created_at, updated_at, started_at`
 
+// execer is a database, or a transaction of one.
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
 // CreateMachine inserts m and fills its Slot with the smallest free one. An id
 // that exists is errdefs.Conflict.
 func (s *Store) CreateMachine(ctx context.Context, m *machine.Machine) error {
+	return insertMachine(ctx, s.write, m)
+}
+
+func insertMachine(ctx context.Context, db execer, m *machine.Machine) error {
 	row, err := encode(m)
 	if err != nil {
 		return err
 	}
 	// One statement, so that nobody takes the slot in between.
-	err = s.write.QueryRowContext(ctx, `
+	err = db.QueryRowContext(ctx, `
 		INSERT INTO machines (id, host_id, name, spec, state, error_message, error_code,
 			image_ref, image_digest, image_config, process, port_forwards,
 			created_at, updated_at, started_at, slot)
