@@ -7,6 +7,7 @@ LDFLAGS := -s -w -X github.com/hyperfleet/hyperfleet/internal/buildinfo.version=
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 ROOTFS  ?=
 FUZZTIME ?= 30s
+EXAMPLES ?= 2000
 
 .DEFAULT_GOAL := help
 
@@ -60,6 +61,10 @@ test-unit: ## offline, no root, with the race detector
 .PHONY: test-host
 test-host: test-deps ## root: loop mounts, namespaces, Debian's image tools
 	scripts/tier host -timeout 15m
+
+.PHONY: test-api
+test-api: test-deps ## the API against its document: EXAMPLES (2000) requests by schemathesis for each operation
+	$(GO) test -tags host -count=1 -timeout 4h -v -run Schemathesis ./internal/httpapi -schemathesis.examples=$(EXAMPLES)
 
 .PHONY: test-vm
 test-vm: test-deps build ## real guests under QEMU

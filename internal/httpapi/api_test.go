@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -122,9 +123,14 @@ func (a *api) ask(method, path, body string, header ...string) (answer, string) 
 }
 
 // fakeImages is an image cache that holds what was imported or pulled.
-type fakeImages struct{ list []machine.Image }
+type fakeImages struct {
+	mu   sync.Mutex
+	list []machine.Image
+}
 
 func (f *fakeImages) Resolve(_ context.Context, req machine.ImageRequest) (*machine.ImageLease, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if strings.Contains(req.Ref, "missing") {
 		return nil, errdefs.New(errdefs.NotFound, "IMAGE_NOT_FOUND", "image %s not found", req.Ref)
 	}
@@ -132,8 +138,14 @@ func (f *fakeImages) Resolve(_ context.Context, req machine.ImageRequest) (*mach
 		req.Progress(machine.ImageProgress{Phase: "pull", Layer: "sha256:1", Current: 5, Total: 10})
 	}
 	img := machine.Image{Ref: req.Ref, Digest: "sha256:1", Config: machine.ImageConfig{Cmd: []string{"sh"}}}
-	f.list = append(f.list, img)
+	f.put(img)
 	return &machine.ImageLease{Image: img, Release: func() {}}, nil
+}
+
+// put needs mu.
+func (f *fakeImages) put(img machine.Image) {
+	f.list = slices.DeleteFunc(f.list, func(old machine.Image) bool { return old.Ref == img.Ref })
+	f.list = append(f.list, img)
 }
 
 func (f *fakeImages) find(ref string) int {
@@ -141,6 +153,8 @@ func (f *fakeImages) find(ref string) int {
 }
 
 func (f *fakeImages) Lookup(_ context.Context, ref string) (CachedImage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if i := f.find(ref); i >= 0 {
 		return CachedImage{Image: f.list[i]}, nil
 	}
@@ -148,6 +162,8 @@ func (f *fakeImages) Lookup(_ context.Context, ref string) (CachedImage, error) 
 }
 
 func (f *fakeImages) List(context.Context) ([]CachedImage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	out := make([]CachedImage, len(f.list))
 	for i, img := range f.list {
 		out[i].Image = img
@@ -157,8 +173,11 @@ func (f *fakeImages) List(context.Context) ([]CachedImage, error) {
 
 func (f *fakeImages) Import(_ context.Context, name string, archive io.Reader) (machine.Image, error) {
 	n, err := io.Copy(io.Discard, archive)
-	f.list = append(f.list, machine.Image{Ref: name, Digest: "sha256:2", SizeBytes: n})
-	return f.list[len(f.list)-1], err
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	img := machine.Image{Ref: name, Digest: "sha256:2", SizeBytes: n}
+	f.put(img)
+	return img, err
 }
 
 func (f *fakeImages) Prune(_ context.Context, unusedFor time.Duration) ([]CachedImage, int64, error) {
@@ -174,6 +193,8 @@ func (f *fakeImages) Prune(_ context.Context, unusedFor time.Duration) ([]Cached
 }
 
 func (f *fakeImages) Delete(_ context.Context, ref string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	i := f.find(ref)
 	if i < 0 {
 		return errdefs.New(errdefs.NotFound, "IMAGE_NOT_FOUND", "image %s not found", ref)
@@ -209,6 +230,7 @@ func TestContract(t *testing.T) {
 		{"GET", "/machines?status=running", "", 200, `"id":"` + id + `"`},
 		{"GET", "/machines?status=gone", "", 400, `"error":"validation_error"`},
 		{"GET", "/machines?limit=-1", "", 400, `query.limit`},
+		{"GET", "/machines?offset=0&status=", "", 400, `query.status`},
 		{"POST", "/machines", `{` + good + `,"surprise":[1]}`, 201, `"status":"pending"`},
 		{"POST", "/machines", `{` + good + `,"network":{}}`, 201, `"network":null`},
 		{"POST", "/machines", `{` + good + `,"network":{"tap_device":"tap0"}}`, 400, `server's choice`},

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -28,9 +29,9 @@ type fileContent struct {
 
 // fileUpload documents the JSON body of an upload.
 type fileUpload struct {
-	Path    string `json:"path"`
+	Path    string `json:"path" minLength:"1"`
 	Content string `json:"content" doc:"The file, in base64" contentEncoding:"base64"`
-	Mode    string `json:"mode,omitempty" doc:"Permission bits in octal; default 644"`
+	Mode    string `json:"mode,omitempty" pattern:"^[0-7]{1,4}$" doc:"Permission bits in octal; default 644"`
 }
 
 func (s *Server) registerFiles() {
@@ -44,7 +45,7 @@ func (s *Server) registerFiles() {
 	s.document(upload, ofGuest)
 	register(s, huma.Operation{
 		OperationID: "putFile", Method: http.MethodPut, Path: "/machines/{id}/files", Tags: tags, Summary: "Write a file of any size; it is replaced once all of it has arrived",
-		RequestBody: &huma.RequestBody{Required: true, Content: binaryContent(octetStream)},
+		RequestBody: &huma.RequestBody{Description: "The file; nothing makes an empty one", Content: binaryContent(octetStream)},
 	}, s.putFile, ofGuest)
 	register(s, huma.Operation{
 		OperationID: "readFile", Method: http.MethodGet, Path: "/machines/{id}/files", Tags: tags, Summary: "Read a file",
@@ -58,6 +59,33 @@ func (s *Server) registerFiles() {
 	register(s, huma.Operation{OperationID: "listFiles", Method: http.MethodGet, Path: "/machines/{id}/files/list", Tags: tags, Summary: "List a folder"}, s.listFiles, ofGuest)
 	register(s, huma.Operation{OperationID: "mkdir", Method: http.MethodPost, Path: "/machines/{id}/files/mkdir", Tags: tags, Summary: "Make a folder", DefaultStatus: http.StatusNoContent}, s.mkdir, ofGuest)
 	register(s, huma.Operation{OperationID: "renameFile", Method: http.MethodPost, Path: "/machines/{id}/files/rename", Tags: tags, Summary: "Rename a file", DefaultStatus: http.StatusNoContent}, s.renameFile, ofGuest)
+	s.documentPaths()
+}
+
+// documentPaths tells the document that paths are absolute. It is not for
+// validation, since the contract has its own words for one that is not.
+func (s *Server) documentPaths() {
+	const absolute = "^/[^\\u0000]*$"
+	for _, item := range s.api.OpenAPI().Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Delete} {
+			if op == nil || !slices.Contains(op.Tags, "files") {
+				continue
+			}
+			for _, p := range op.Parameters {
+				if p.Name == "path" {
+					p.Schema.Pattern = absolute
+				}
+			}
+		}
+	}
+	schemas := s.api.OpenAPI().Components.Schemas.Map()
+	for _, name := range []string{"FileUpload", "MkdirRequest", "RenameRequest"} {
+		for _, property := range []string{"path", "from", "to"} {
+			if schema := schemas[name].Properties[property]; schema != nil {
+				schema.Pattern = absolute
+			}
+		}
+	}
 }
 
 // FileParam is the part of an input that names one file.

@@ -31,7 +31,9 @@ func (s *Server) registerImages() {
 	}, runAgain), s.pullImage, ofRegistry)
 	register(s, huma.Operation{
 		OperationID: "importImage", Method: http.MethodPost, Path: "/images/import", Tags: tags, Summary: "Make an image of an archive",
-		RequestBody: &huma.RequestBody{Required: true, Content: binaryContent("application/x-tar")},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			"application/x-tar": {Schema: &huma.Schema{Type: "string", Format: "binary", MinLength: new(1)}},
+		}},
 	}, s.importImage, ofRegistry, failures{errdefs.Conflict})
 	register(s, huma.Operation{
 		OperationID: "pruneImages", Method: http.MethodPost, Path: "/images/prune", Tags: tags, Summary: "Remove the images that no machine uses",
@@ -150,6 +152,9 @@ type importInput struct {
 
 func (s *Server) importImage(ctx context.Context, in *importInput) (*response[hyperfleet.Image], error) {
 	body := &watchedReader{r: in.body}
+	if in.body == http.NoBody {
+		return nil, refusal(http.StatusBadRequest, "request body is required")
+	}
 	img, err := s.cfg.Images.Import(ctx, in.Name, struct{ io.Reader }{body})
 	if body.err != nil {
 		return nil, bodyError(body.err)

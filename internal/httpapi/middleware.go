@@ -12,9 +12,12 @@ import (
 	"net/url"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hyperfleet/hyperfleet"
 )
 
 const (
@@ -52,18 +55,21 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		noRoute(w, r) // the mux would redirect
 		return
 	}
-	if _, pattern := s.mux.Handler(r); pattern != "" {
+	if _, pattern := s.mux.Handler(r); pattern != "" && s.literal.has(r) {
 		requestOf(r.Context()).matched(pattern, r.URL.Path)
 		if !wellEncoded(r.URL.RawQuery) {
 			writeError(w, r, refusal(http.StatusBadRequest, "The query is not well encoded"))
 			return
 		}
+		if name := emptyParameter(r.URL.RawQuery, s.typed[pattern]); name != "" {
+			writeError(w, r, refusal(http.StatusBadRequest, "validation failed",
+				hyperfleet.ErrorDetail{Location: "query." + name, Message: "expected a value"}))
+			return
+		}
 		s.mux.ServeHTTP(w, r)
 		return
 	}
-	probe := &discardWriter{header: http.Header{}}
-	s.mux.ServeHTTP(probe, r)
-	allow := probe.header.Get("Allow")
+	allow := s.allow(r)
 	if allow == "" {
 		noRoute(w, r)
 		return
@@ -74,6 +80,37 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeError(w, r, refusal(http.StatusMethodNotAllowed, "This method is not allowed here"))
+}
+
+// allow names the methods of the path, but OPTIONS; "" when it is no route.
+func (s *Server) allow(r *http.Request) string {
+	if methods, ok := s.literal[r.URL.Path]; ok {
+		return strings.Join(methods, ", ")
+	}
+	probe := &discardWriter{header: http.Header{}}
+	s.mux.ServeHTTP(probe, r)
+	return probe.header.Get("Allow")
+}
+
+// literals are the methods of paths without parameters. They go before a
+// pattern that would match as well: "pull" is no image of DELETE /images/{ref}.
+type literals map[string][]string
+
+func (l literals) add(method, path string) {
+	if !strings.Contains(path, "{") {
+		l[path] = append(l[path], method)
+		if method == http.MethodGet {
+			l[path] = append(l[path], http.MethodHead)
+		}
+		slices.Sort(l[path])
+	}
+}
+
+// has reports whether the request's path has its method, as far as it is
+// known here.
+func (l literals) has(r *http.Request) bool {
+	methods, ok := l[r.URL.Path]
+	return !ok || slices.Contains(methods, r.Method)
 }
 
 // clean reports whether the path has no empty, "." or ".." segment.
@@ -89,6 +126,20 @@ func wellEncoded(query string) bool {
 	}
 	_, err := url.ParseQuery(query)
 	return err == nil
+}
+
+// emptyParameter finds one of the names that the query gives no value: huma
+// would take it for absent.
+func emptyParameter(query string, names []string) string {
+	if query == "" || len(names) == 0 {
+		return ""
+	}
+	for part := range strings.SplitSeq(query, "&") {
+		if name, value, _ := strings.Cut(part, "="); value == "" && slices.Contains(names, name) {
+			return name
+		}
+	}
+	return ""
 }
 
 func noRoute(w http.ResponseWriter, r *http.Request) {

@@ -54,6 +54,12 @@ func (s *Server) document(op *huma.Operation, fails failures) {
 	for status, examples := range errorExamples(op, fails) {
 		op.Responses[strconv.Itoa(status)] = s.errorResponse(status, examples)
 	}
+	pattern := strings.ToUpper(op.Method) + " " + op.Path
+	for _, p := range op.Parameters {
+		if p.In == "query" && (p.Schema.Type != huma.TypeString || p.Schema.Enum != nil) {
+			s.typed[pattern] = append(s.typed[pattern], p.Name)
+		}
+	}
 	declared := map[int]bool{}
 	for status, resp := range op.Responses {
 		if resp.Headers == nil {
@@ -63,7 +69,7 @@ func (s *Server) document(op *huma.Operation, fails failures) {
 		n, _ := strconv.Atoi(status) // huma and we write nothing else
 		declared[n] = true
 	}
-	s.declared[strings.ToUpper(op.Method)+" "+op.Path] = declared
+	s.declared[pattern] = declared
 }
 
 // operation finds what huma has put into the document.
@@ -172,7 +178,7 @@ const undeclared = "the answer's status is not in the OpenAPI document"
 // is empty when something before the mux has answered.
 func (s *Server) checkDeclared(r *http.Request, pattern string, status int) {
 	if pattern == "" {
-		if r = withoutPrefix(r); !clean(r) {
+		if r = withoutPrefix(r); !clean(r) || !s.literal.has(r) {
 			return
 		}
 		_, pattern = s.mux.Handler(r)

@@ -140,6 +140,8 @@ type Server struct {
 	spec   []byte // OpenAPI document
 
 	errorSchema *huma.Schema
+	literal     literals
+	typed       map[string][]string     // by mux pattern: query parameters that are not just any string
 	declared    map[string]map[int]bool // by mux pattern: the statuses that the document tells of
 }
 
@@ -150,7 +152,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	useOurErrors()
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), execs: newExecs(cfg.Log, cfg.ExecGrace), declared: map[string]map[int]bool{}}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), execs: newExecs(cfg.Log, cfg.ExecGrace), literal: literals{}, typed: map[string][]string{}, declared: map[string]map[int]bool{}}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.spools = newSpools(cfg.SpoolDir, max(cfg.ExecMaxOutput, cfg.FileMaxSize))
 	s.api = humago.New(s.mux, openAPIConfig())
@@ -196,6 +198,7 @@ func register[I, O any](s *Server, op huma.Operation, handler func(context.Conte
 		}
 		return out, nil
 	})
+	s.literal.add(op.Method, op.Path)
 	s.document(s.operation(op.Method, op.Path), slices.Concat(fails...))
 }
 

@@ -29,6 +29,10 @@ func noFile(p string) error {
 	return errdefs.New(errdefs.NotFound, "FILE_NOT_FOUND", "%s: no such file or directory", p)
 }
 
+func isDir(p string) error {
+	return errdefs.New(errdefs.Invalid, "FILE_IS_A_DIRECTORY", "%s: is a directory", p)
+}
+
 // on runs f on the guest's files, with those locked.
 func (s *session) on(ctx context.Context, op string, f func(files map[string]*file) error) error {
 	return s.call(ctx, "guest."+op, func() error {
@@ -49,7 +53,7 @@ func (s *session) ReadFile(ctx context.Context, p string) (info machine.FileInfo
 		case f == nil:
 			return noFile(p)
 		case f.mode.IsDir():
-			return errdefs.New(errdefs.Guest, "IS_A_DIRECTORY", "%s: is a directory", p)
+			return isDir(p)
 		}
 		info, r = f.info(p), io.NopCloser(bytes.NewReader(f.data))
 		return nil
@@ -65,6 +69,9 @@ func (s *session) WriteFile(ctx context.Context, p string, mode fs.FileMode, r i
 	err = s.on(ctx, "WriteFile", func(files map[string]*file) error {
 		if f := files[path.Dir(path.Clean(p))]; f == nil || !f.mode.IsDir() {
 			return noFile(path.Dir(p))
+		}
+		if f := files[path.Clean(p)]; f != nil && f.mode.IsDir() {
+			return isDir(p)
 		}
 		files[path.Clean(p)] = &file{mode: mode.Perm(), data: data, modTime: time.Now()}
 		return nil
@@ -105,7 +112,7 @@ func (s *session) Mkdir(ctx context.Context, p string, mode fs.FileMode, parents
 		name := path.Clean(p)
 		switch {
 		case files[name] != nil && !parents:
-			return errdefs.New(errdefs.Guest, "FILE_EXISTS", "%s: file exists", p)
+			return errdefs.New(errdefs.Conflict, "FILE_EXISTS", "%s: file exists", p)
 		case files[path.Dir(name)] == nil && !parents:
 			return noFile(path.Dir(p))
 		}
@@ -119,13 +126,16 @@ func (s *session) Mkdir(ctx context.Context, p string, mode fs.FileMode, parents
 func (s *session) Remove(ctx context.Context, p string, recursive bool) error {
 	return s.on(ctx, "Remove", func(files map[string]*file) error {
 		name := path.Clean(p)
-		if files[name] == nil {
+		switch {
+		case files[name] == nil:
 			return noFile(p)
+		case name == "/":
+			return errdefs.New(errdefs.Conflict, "FILE_BUSY", "%s: device or resource busy", p)
 		}
 		below := func(other string, _ *file) bool { return strings.HasPrefix(other, name+"/") }
 		for other, f := range files {
 			if below(other, f) && !recursive {
-				return errdefs.New(errdefs.Guest, "DIRECTORY_NOT_EMPTY", "%s: directory not empty", p)
+				return errdefs.New(errdefs.Conflict, "FILE_DIRECTORY_NOT_EMPTY", "%s: directory not empty", p)
 			}
 		}
 		maps.DeleteFunc(files, below)
