@@ -75,6 +75,8 @@ type strictLog struct {
 	t *testing.T
 }
 
+func (l strictLog) Enabled(context.Context, slog.Level) bool { return true }
+
 func (l strictLog) Handle(ctx context.Context, r slog.Record) error {
 	if r.Message == undeclared {
 		r.Attrs(func(a slog.Attr) bool { l.t.Errorf("%s: %s", r.Message, a); return true })

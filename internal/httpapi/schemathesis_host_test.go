@@ -87,7 +87,7 @@ func TestSchemathesis(t *testing.T) {
 			machines := &hospitable{}
 			a := newAPI(t, func(c *Config) {
 				machines.Machines, c.Machines = c.Machines, machines
-				c.Log = slog.New(strictLog{slog.NewTextHandler(io.Discard, nil), t})
+				c.Log = slog.New(strictLog{slog.DiscardHandler, t})
 			})
 			machines.host = machine.ID(a.running().ID)
 			args := []string{
