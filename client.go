@@ -20,7 +20,10 @@ import (
 // DefaultHost is where a Client without Host looks for the daemon.
 const DefaultHost = "unix:///run/hyperfleet/api.sock"
 
-const headerRequestID = "X-Correlation-ID"
+const (
+	headerRequestID      = "X-Correlation-ID"
+	headerIdempotencyKey = "Idempotency-Key"
+)
 
 // Client talks to one daemon. Its zero value is ready for the daemon of this
 // host; fields must not change after the first call. All methods are safe for
@@ -42,6 +45,14 @@ type Client struct {
 	//	ok := pool.AppendCertsFromPEM(pem)
 	//	c := &hyperfleet.Client{Host: "https://host:3000", TLS: &tls.Config{RootCAs: pool}}
 	TLS *tls.Config
+
+	// MaxRetries is how often a call is made again that is safe to repeat (it
+	// only reads, or has an IdempotencyKey) and that failed for a reason which
+	// may pass: the connection broke, or the server answered 429 or 503. The
+	// pauses grow from 0.1 to 2 s; a Retry-After of up to 30 s is obeyed, and a
+	// longer one ends the call. 0 means 3, negative none. A server that is not
+	// there at all is told of at once.
+	MaxRetries int
 
 	// Transport replaces the connection to Host, for proxies and tests; TLS has
 	// no effect then.
@@ -126,7 +137,7 @@ func IdempotencyKey(key string) CallOption {
 		if q.header == nil {
 			q.header = http.Header{}
 		}
-		q.header.Set("Idempotency-Key", key)
+		q.header.Set(headerIdempotencyKey, key)
 	}
 }
 
@@ -146,11 +157,11 @@ type call struct {
 	body   io.Reader // nil: in, when that is set, as JSON
 	in     any
 	header http.Header
+	once   bool // never made again: its answer is what the server is like now
 }
 
-// send makes the request and returns the answer when it is no error. The
-// caller closes its body.
-func (c *Client) send(ctx context.Context, q call) (*http.Response, error) {
+// try makes the request once.
+func (c *Client) try(ctx context.Context, q call) (*http.Response, error) {
 	hc, base, err := c.connect()
 	if err != nil {
 		return nil, err
@@ -203,8 +214,15 @@ func (c *Client) connectError(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return fmt.Errorf("%w at %s (is \"hyperfleet serve\" running?): %w", ErrNoDaemon, host, op.Err)
 	}
-	return fmt.Errorf("ask %s: %w", host, err)
+	return fmt.Errorf("ask %s: %w", host, connectionError{err})
 }
+
+// errConnection is what a connection's errors are, beside what they say.
+var errConnection = errors.New("connection failed")
+
+type connectionError struct{ error }
+
+func (e connectionError) Unwrap() []error { return []error{e.error, errConnection} }
 
 // do makes the request and decodes the answer into out, unless that is nil.
 func (c *Client) do(ctx context.Context, q call, out any) error {
@@ -233,6 +251,11 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	var h Health
 	err := c.do(ctx, call{method: http.MethodGet, path: "/health"}, &h)
 	return h, err
+}
+
+// Ready asks whether the daemon can do its work; the error says what it lacks.
+func (c *Client) Ready(ctx context.Context) error {
+	return c.do(ctx, call{method: http.MethodGet, path: "/ready", once: true}, nil)
 }
 
 // Version is which build the daemon is.

@@ -14,6 +14,13 @@
 // exec, and the errors: what the server refuses is an [*Error], which matches
 // [ErrNotFound], [ErrConflict] and the other sentinels through errors.Is.
 //
+// # Retries
+//
+// Calls that only read, and those with an [IdempotencyKey], are made again when
+// the connection breaks or the server answers 429 or 503: see
+// Client.MaxRetries. All others are made once: whether a command has run is
+// nothing that a client should guess.
+//
 // # What is not
 //
 // The client prints nothing, logs nothing and starts no daemon; of the

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // The sentinels that an [*Error] matches, one for each kind of the server's
@@ -39,6 +40,12 @@ type Error struct {
 	Message   string        // for people
 	Details   []ErrorDetail // which fields were wrong, for a refused body
 	RequestID string        // to be found in the daemon's log
+
+	// RetryAfter is how long the server asks to wait before another try; 0 when
+	// it does not.
+	RetryAfter time.Duration
+
+	replayed bool // of an earlier request with the same key
 }
 
 // ErrorDetail is one wrong field of a request.
@@ -127,10 +134,13 @@ func responseError(resp *http.Response) error {
 	if err != nil {
 		return fmt.Errorf("read the answer %s: %w", resp.Status, err)
 	}
-	return newError(resp.StatusCode, resp.Header.Get(headerRequestID), raw)
+	e := newError(resp.StatusCode, resp.Header.Get(headerRequestID), raw)
+	e.RetryAfter = retryAfter(resp.Header, time.Now())
+	e.replayed = resp.Header.Get(headerReplayed) != ""
+	return e
 }
 
-func newError(status int, requestID string, raw []byte) error {
+func newError(status int, requestID string, raw []byte) *Error {
 	e := &Error{Status: status, RequestID: requestID}
 	var body ErrorBody
 	if json.Unmarshal(raw, &body) == nil && body.Error != "" {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/hyperfleet/hyperfleet"
 )
@@ -62,4 +64,61 @@ func ExampleClient_PullImage() {
 		log.Fatal(err)
 	}
 	fmt.Println(img.Digest)
+}
+
+// All machines, page by page.
+func ExampleClient_Machines() {
+	c := &hyperfleet.Client{}
+	for m, err := range c.Machines(context.Background(), hyperfleet.ListOptions{Status: hyperfleet.StatusFailed}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(m.Name, *m.ErrorMessage)
+	}
+}
+
+// The last lines of a machine's log, and what comes.
+func ExampleClient_MachineLogs() {
+	c := &hyperfleet.Client{}
+	lines, err := c.MachineLogs(context.Background(), "4fzk1x7q0c2m", hyperfleet.LogOptions{Tail: 20, Follow: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lines.Close()
+	if _, err := io.Copy(os.Stdout, lines); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// Why a machine failed, as the host saw it.
+func ExampleClient_MachineLogEntries() {
+	c := &hyperfleet.Client{}
+	for e, err := range c.MachineLogEntries(context.Background(), "4fzk1x7q0c2m", hyperfleet.LogOptions{Source: hyperfleet.LogAgent}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(e.Time, e.Source, e.Line)
+	}
+}
+
+// A machine that stands still for a while.
+func ExampleClient_PauseMachine() {
+	ctx := context.Background()
+	c := &hyperfleet.Client{}
+	if _, err := c.PauseMachine(ctx, "4fzk1x7q0c2m"); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := c.ResumeMachine(ctx, "4fzk1x7q0c2m"); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// Disk space of images that nothing has used for a week.
+func ExampleClient_PruneImages() {
+	c := &hyperfleet.Client{}
+	res, err := c.PruneImages(context.Background(), 7*24*time.Hour)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(res.Removed), "images,", res.BytesFreed, "bytes")
 }

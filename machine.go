@@ -2,7 +2,10 @@ package hyperfleet
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -110,6 +113,12 @@ type ListOptions struct {
 
 // ListMachines lists machines, the newest first.
 func (c *Client) ListMachines(ctx context.Context, o ListOptions) ([]Machine, error) {
+	var list []Machine
+	err := c.do(ctx, o.call(), &list)
+	return list, err
+}
+
+func (o ListOptions) call() call {
 	query := url.Values{}
 	if o.Status != "" {
 		query.Set("status", string(o.Status))
@@ -120,9 +129,60 @@ func (c *Client) ListMachines(ctx context.Context, o ListOptions) ([]Machine, er
 	if o.Offset > 0 {
 		query.Set("offset", strconv.Itoa(o.Offset))
 	}
-	var list []Machine
-	err := c.do(ctx, call{method: http.MethodGet, path: "/machines", query: query}, &list)
-	return list, err
+	return call{method: http.MethodGet, path: "/machines", query: query}
+}
+
+// ListMachinesPage is ListMachines with how many there are without Limit and
+// Offset.
+func (c *Client) ListMachinesPage(ctx context.Context, o ListOptions) (list []Machine, total int, err error) {
+	resp, err := c.send(ctx, o.call())
+	if err != nil {
+		return nil, 0, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+		return nil, 0, fmt.Errorf("decode the list of machines: %w", err)
+	}
+	total, err = strconv.Atoi(resp.Header.Get("X-Total-Count"))
+	if err != nil {
+		return nil, 0, fmt.Errorf("decode the number of machines: %w", err)
+	}
+	return list, total, nil
+}
+
+// defaultPage is how many machines an iteration asks for at a time.
+const defaultPage = 100
+
+// Machines yields machines page by page, the newest first: those of o.Status,
+// from o.Offset on, o.Limit at a time (0 means 100). Each comes once; of those
+// that are created or deleted meanwhile, some may be missing. An error is the
+// last thing that it yields.
+func (c *Client) Machines(ctx context.Context, o ListOptions) iter.Seq2[Machine, error] {
+	if o.Limit <= 0 {
+		o.Limit = defaultPage
+	}
+	return func(yield func(Machine, error) bool) {
+		seen := map[string]bool{} // a new machine shifts the others to the next page
+		for page := o; ; page.Offset += page.Limit {
+			list, err := c.ListMachines(ctx, page)
+			if err != nil {
+				yield(Machine{}, err)
+				return
+			}
+			for _, m := range list {
+				if seen[m.ID] {
+					continue
+				}
+				seen[m.ID] = true
+				if !yield(m, nil) {
+					return
+				}
+			}
+			if len(list) < page.Limit {
+				return
+			}
+		}
+	}
 }
 
 // Machine returns one machine.
