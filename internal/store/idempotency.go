@@ -116,10 +116,6 @@ func (s *Store) ForgetRequest(ctx context.Context, k idempotency.Key) error {
 	return nil
 }
 
-type execer interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-}
-
 func forget(ctx context.Context, db execer, k idempotency.Key) error {
 	_, err := db.ExecContext(ctx, `DELETE FROM idempotency WHERE caller = ? AND key = ?`, k.Caller, k.Value)
 	return err
