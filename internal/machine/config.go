@@ -37,12 +37,15 @@ type Config struct {
 	PortForwards bool          // lead ports of the loopback to the exposed ones, where the driver can
 }
 
-// Limits bounds what one machine may ask for.
+// Limits bounds what one machine may ask for, and what they may take together.
 type Limits struct {
 	DefaultDiskMiB int // writable disk where the caller says nothing; default 1024
 	MaxDiskMiB     int // default 1 TiB
 	MaxMemMiB      int // default 1 TiB
 	MaxVCPUs       int // default 32, the most that Firecracker takes
+
+	Host  Quota // of all machines; default: not limited
+	Owner Quota // of each owner's; local callers have none
 }
 
 // userNetwork is what QEMU's user-mode network gives every guest.

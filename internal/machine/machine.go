@@ -63,6 +63,7 @@ type NetworkSpec struct {
 type Machine struct {
 	ID           ID
 	HostID       string // which host owns the record
+	Owner        string // id of the API key that made it; "" for local callers
 	Spec         Spec
 	State        State
 	ErrorMessage string // why State is failed, public text; "" otherwise

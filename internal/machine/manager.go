@@ -23,6 +23,7 @@ type Manager struct {
 	ctx    context.Context // the Manager's life; every operation's parent
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // operations and watchers
+	ledger *ledger
 
 	mu      sync.Mutex
 	closed  bool
@@ -34,9 +35,10 @@ type Manager struct {
 // image; it stays in memory until the first start has succeeded and is neither
 // stored nor logged.
 type CreateRequest struct {
-	ID   ID // "": one is made
-	Spec Spec
-	Auth *RegistryAuth
+	ID    ID     // "": one is made
+	Owner string // id of the caller's API key; "" for local callers
+	Spec  Spec
+	Auth  *RegistryAuth
 }
 
 // NewManager checks cfg and returns a Manager. Call Recover before any other
@@ -46,7 +48,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, entries: make(map[ID]*entry), pins: make(map[ID]string)}
+	m := &Manager{cfg: cfg, ledger: newLedger(cfg.Limits.Host, cfg.Limits.Owner), entries: make(map[ID]*entry), pins: make(map[ID]string)}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	return m, nil
 }
@@ -109,7 +111,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Machine, error
 	}
 	now := time.Now().UTC()
 	mc := Machine{
-		ID: req.ID, HostID: m.cfg.HostID, Spec: spec, State: Pending,
+		ID: req.ID, HostID: m.cfg.HostID, Owner: req.Owner, Spec: spec, State: Pending,
 		CreatedAt: now, UpdatedAt: now,
 	}
 	if mc.ID == "" {
@@ -120,12 +122,17 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Machine, error
 		return Machine{}, err
 	}
 	defer m.unref(e)
+	undo, err := m.ledger.create(&mc)
+	if err != nil {
+		return Machine{}, err
+	}
 	if spec.Image != "" {
 		e.setLogin(req.Auth)
 	}
 	m.pin(mc.ID, image)
 	if err := m.cfg.Store.CreateMachine(ctx, &mc); err != nil {
 		m.pin(mc.ID, "")
+		undo()
 		e.setLogin(nil)
 		return Machine{}, fmt.Errorf("create machine: %w", err)
 	}
@@ -210,6 +217,9 @@ func (m *Manager) save(ctx context.Context, mc *Machine) error {
 		return fmt.Errorf("record machine %s: %w", mc.ID, err)
 	}
 	m.pin(mc.ID, m.imageOf(mc))
+	if !mc.State.Active() {
+		m.ledger.lower(mc.ID)
+	}
 	return nil
 }
 

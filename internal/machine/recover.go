@@ -32,6 +32,9 @@ func (m *Manager) Recover(ctx context.Context) error {
 	for _, rec := range records {
 		unfinished[rec.MachineID] = append(unfinished[rec.MachineID], rec)
 	}
+	for _, mc := range machines {
+		m.ledger.restore(&mc)
+	}
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, maxRecover)
 	for _, mc := range machines {

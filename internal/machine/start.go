@@ -61,6 +61,14 @@ func (m *Manager) start(ctx context.Context, e *entry, mc *Machine) error {
 	if err := Next(mc.State, Starting); err != nil {
 		return err
 	}
+	if err := m.ledger.raise(mc); err != nil {
+		return err
+	}
+	defer func() {
+		if !mc.State.Active() { // it did not come up
+			m.ledger.lower(mc.ID)
+		}
+	}()
 	ctx, end := e.beginStart(ctx)
 	defer end()
 	m.openLog(e)

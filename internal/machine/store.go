@@ -20,7 +20,7 @@ type Store interface {
 	// Machines lists the newest first, and counts what f matches without its
 	// limit and offset.
 	Machines(ctx context.Context, f Filter) ([]Machine, int, error)
-	// UpdateMachine replaces everything but ID, Spec, Slot and CreatedAt.
+	// UpdateMachine replaces everything but ID, Owner, Spec, Slot and CreatedAt.
 	UpdateMachine(ctx context.Context, m Machine) error
 	// DeleteMachine removes a machine with its operations.
 	DeleteMachine(ctx context.Context, id ID) error

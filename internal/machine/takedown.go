@@ -81,6 +81,7 @@ func (t *takedown) runRemove(ctx context.Context, op *operation, e *entry) error
 	}
 	e.setLogin(nil)
 	t.m.pin(e.id, "")
+	t.m.ledger.remove(e.id)
 	t.m.hub.deleted(e.id)
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 
 const machineColumns = `id, host_id, spec, state, error_message, error_code,
 	image_ref, image_digest, image_config, slot, process, port_forwards,
-	created_at, updated_at, started_at`
+	created_at, updated_at, started_at, owner`
 
 // execer is a database, or a transaction of one.
 type execer interface {
@@ -39,13 +39,13 @@ func insertMachine(ctx context.Context, db execer, m *machine.Machine) error {
 	err = db.QueryRowContext(ctx, `
 		INSERT INTO machines (id, host_id, name, spec, state, error_message, error_code,
 			image_ref, image_digest, image_config, process, port_forwards,
-			created_at, updated_at, started_at, slot)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+			created_at, updated_at, started_at, owner, slot)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
 			coalesce((SELECT min(slot) FROM free_slots), (SELECT max(slot) + 1 FROM machines), 1))
 		RETURNING slot`,
 		m.ID, m.HostID, m.Spec.Name, row.spec, m.State, m.ErrorMessage, m.ErrorCode,
 		m.ImageRef, m.ImageDigest, row.imageConfig, row.process, row.forwards,
-		nanos(m.CreatedAt), nanos(m.UpdatedAt), nanos(m.StartedAt),
+		nanos(m.CreatedAt), nanos(m.UpdatedAt), nanos(m.StartedAt), m.Owner,
 	).Scan(&m.Slot)
 	if isConstraint(err, sqlite3.SQLITE_CONSTRAINT_UNIQUE) {
 		return errdefs.Wrap(err, errdefs.Conflict, "MACHINE_EXISTS", "machine %s exists", m.ID)
@@ -130,7 +130,7 @@ func (s *Store) CountMachines(ctx context.Context) (_ map[machine.State]int, err
 	return counts, nil
 }
 
-// UpdateMachine replaces everything but ID, Spec, Slot and CreatedAt.
+// UpdateMachine replaces everything but ID, Owner, Spec, Slot and CreatedAt.
 func (s *Store) UpdateMachine(ctx context.Context, m machine.Machine) error {
 	row, err := encode(&m)
 	if err != nil {
@@ -198,7 +198,7 @@ func scanMachine(s scanner) (m machine.Machine, err error) {
 	var created, updated, started int64
 	err = s.Scan(&m.ID, &m.HostID, &row.spec, &m.State, &m.ErrorMessage, &m.ErrorCode,
 		&m.ImageRef, &m.ImageDigest, &row.imageConfig, &m.Slot, &row.process, &row.forwards,
-		&created, &updated, &started)
+		&created, &updated, &started, &m.Owner)
 	if err != nil {
 		return m, err
 	}

@@ -40,7 +40,7 @@ var storeTime = time.Date(2026, 2, 3, 4, 5, 6, 789, time.UTC)
 
 func full(id machine.ID) machine.Machine {
 	return machine.Machine{
-		ID: id, HostID: "host",
+		ID: id, HostID: "host", Owner: "key1",
 		Spec: machine.Spec{
 			Name: "näme \"quoted\"", VCPUs: 2, MemMiB: 256, Image: "alpine", DiskMiB: 512,
 			Network: machine.NetworkSpec{Enable: true}, ExposedPorts: []uint16{80, 65535},
@@ -105,6 +105,7 @@ func testUpdate(t *testing.T, s machine.Store) {
 	want.ImageRef, want.ImageDigest, want.ImageConfig = "r", "d", machine.ImageConfig{User: "u"}
 	want.UpdatedAt, want.StartedAt = storeTime.Add(2*time.Hour), time.Time{}
 	changed := want
+	changed.Owner = "another"
 	changed.Spec.Name, changed.Slot, changed.CreatedAt = "other", 99, storeTime.Add(time.Second)
 	mustDo(t, s.UpdateMachine(t.Context(), changed))
 	requireMachine(t, s, want)

@@ -49,6 +49,13 @@ func (v images) Open(_ context.Context, digest string) (*machine.ImageLease, err
 func (v images) lease(op string, find func(*Host) (image, error)) (*machine.ImageLease, error) {
 	var lease *machine.ImageLease
 	err := v.d.call(op, func() error {
+		// A crash that another call brings meanwhile forgets the leases: none may
+		// come after it.
+		v.d.mu.Lock()
+		defer v.d.mu.Unlock()
+		if v.d.crashed {
+			return ErrCrashed
+		}
 		h := v.d.host
 		h.mu.Lock()
 		defer h.mu.Unlock()

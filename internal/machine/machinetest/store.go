@@ -87,7 +87,7 @@ func (s *Store) UpdateMachine(_ context.Context, m machine.Machine) error {
 		return machine.NotFoundError(m.ID)
 	}
 	old := s.decode(m.ID)
-	m.Spec, m.Slot, m.CreatedAt = old.Spec, old.Slot, old.CreatedAt
+	m.Owner, m.Spec, m.Slot, m.CreatedAt = old.Owner, old.Spec, old.Slot, old.CreatedAt
 	return s.put(m)
 }
 
