@@ -48,10 +48,15 @@ type Error struct {
 	replayed bool // of an earlier request with the same key
 }
 
-// ErrorDetail is one wrong field of a request.
+// ErrorDetail is one wrong field of a request, or one limit that is reached.
 type ErrorDetail struct {
 	Location string `json:"location,omitempty" doc:"Where, for example body.vcpu_count"`
 	Message  string `json:"message" doc:"What is wrong with it"`
+
+	// Of a quota or limit that is reached; nil otherwise.
+	Used    *int64 `json:"used,omitempty" doc:"How much is used"`
+	Asked   *int64 `json:"asked,omitempty" doc:"How much more was asked for"`
+	Allowed *int64 `json:"allowed,omitempty" doc:"How much there may be"`
 }
 
 // ErrorBody is the body of every answer that is an error.

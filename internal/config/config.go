@@ -65,9 +65,25 @@ type Config struct {
 	DiskMiB            int      `env:"HYPERFLEET_OCI_DEFAULT_ROOTFS_SIZE_MIB" envDefault:"1024" accepts:"a number of MiB, at least 64"`
 	InsecureRegistries []string `env:"HYPERFLEET_INSECURE_REGISTRIES" accepts:"hosts, separated by commas, that plain HTTP is used for"`
 
-	MaxVCPUs    int          `env:"HYPERFLEET_MAX_VCPUS" envDefault:"32" accepts:"how many vCPUs one machine may have, 1 or more"`
-	MaxMemMiB   int          `env:"HYPERFLEET_MAX_MEM_MIB" envDefault:"1048576" accepts:"how much memory one machine may have in MiB, 64 or more"`
-	MaxDiskMiB  int          `env:"HYPERFLEET_MAX_DISK_MIB" envDefault:"1048576" accepts:"how large a machine's disk may be in MiB, 64 or more"`
+	MaxVCPUs         int `env:"HYPERFLEET_MAX_VCPUS" envDefault:"32" accepts:"how many vCPUs one machine may have, 1 or more"`
+	MaxMemMiB        int `env:"HYPERFLEET_MAX_MEM_MIB" envDefault:"1048576" accepts:"how much memory one machine may have in MiB, 64 or more"`
+	MaxDiskMiB       int `env:"HYPERFLEET_MAX_DISK_MIB" envDefault:"1048576" accepts:"how large a machine's disk may be in MiB, 64 or more"`
+	QuotaMachines    int `env:"HYPERFLEET_MAX_MACHINES" envDefault:"0" accepts:"how many machines there may be, or 0 for any number"`
+	QuotaVCPUs       int `env:"HYPERFLEET_MAX_TOTAL_VCPUS" envDefault:"0" accepts:"how many vCPUs the machines that are up may have together, or 0 for any number"`
+	QuotaMemMiB      int `env:"HYPERFLEET_MAX_TOTAL_MEM_MIB" envDefault:"0" accepts:"how much memory the machines that are up may have together in MiB, or 0 for any amount"`
+	QuotaDiskMiB     int `env:"HYPERFLEET_MAX_TOTAL_DISK_MIB" envDefault:"0" accepts:"how large all machines' disks may be together in MiB, or 0 for any size"`
+	KeyQuotaMachines int `env:"HYPERFLEET_KEY_MAX_MACHINES" envDefault:"0" accepts:"the same as HYPERFLEET_MAX_MACHINES, for each API key"`
+	KeyQuotaVCPUs    int `env:"HYPERFLEET_KEY_MAX_VCPUS" envDefault:"0" accepts:"the same as HYPERFLEET_MAX_TOTAL_VCPUS, for each API key"`
+	KeyQuotaMemMiB   int `env:"HYPERFLEET_KEY_MAX_MEM_MIB" envDefault:"0" accepts:"the same as HYPERFLEET_MAX_TOTAL_MEM_MIB, for each API key"`
+	KeyQuotaDiskMiB  int `env:"HYPERFLEET_KEY_MAX_DISK_MIB" envDefault:"0" accepts:"the same as HYPERFLEET_MAX_TOTAL_DISK_MIB, for each API key"`
+
+	MaxExecs          int `env:"HYPERFLEET_MAX_EXECS" envDefault:"4096" accepts:"how many commands may run at a time, or 0 for any number"`
+	KeyMaxExecs       int `env:"HYPERFLEET_KEY_MAX_EXECS" envDefault:"1024" accepts:"the same as HYPERFLEET_MAX_EXECS, for each API key"`
+	MaxPulls          int `env:"HYPERFLEET_MAX_PULLS" envDefault:"16" accepts:"how many pulls and imports of images may be under way at a time, or 0 for any number"`
+	KeyMaxPulls       int `env:"HYPERFLEET_KEY_MAX_PULLS" envDefault:"8" accepts:"the same as HYPERFLEET_MAX_PULLS, for each API key"`
+	MaxConns          int `env:"HYPERFLEET_MAX_CONNECTIONS" envDefault:"8192" accepts:"how many connections a listener may have, or 0 for any number"`
+	MaxConnsOfAddress int `env:"HYPERFLEET_MAX_CONNECTIONS_PER_ADDRESS" envDefault:"1024" accepts:"how many of them one address may have, or 0 for any number; the loopback's are not counted"`
+
 	BootTimeout Milliseconds `env:"HYPERFLEET_BOOT_TIMEOUT" envDefault:"60000" accepts:"milliseconds above 0"`
 	StopGrace   Milliseconds `env:"HYPERFLEET_STOP_GRACE" envDefault:"10000" accepts:"milliseconds above 0"`
 
@@ -196,6 +212,14 @@ func (c *Config) check(vars map[string]string, unparsed []string) error {
 		"ExecMaxTimeout": c.ExecMaxTimeout > 0,
 		"ExecMaxOutput":  c.ExecMaxOutput > 0,
 		"ExecGrace":      c.ExecGrace > 0,
+	}
+	for name, n := range map[string]int{
+		"QuotaMachines": c.QuotaMachines, "QuotaVCPUs": c.QuotaVCPUs, "QuotaMemMiB": c.QuotaMemMiB, "QuotaDiskMiB": c.QuotaDiskMiB,
+		"KeyQuotaMachines": c.KeyQuotaMachines, "KeyQuotaVCPUs": c.KeyQuotaVCPUs, "KeyQuotaMemMiB": c.KeyQuotaMemMiB, "KeyQuotaDiskMiB": c.KeyQuotaDiskMiB,
+		"MaxExecs": c.MaxExecs, "KeyMaxExecs": c.KeyMaxExecs, "MaxPulls": c.MaxPulls, "KeyMaxPulls": c.KeyMaxPulls,
+		"MaxConns": c.MaxConns, "MaxConnsOfAddress": c.MaxConnsOfAddress,
+	} {
+		rules[name] = n >= 0
 	}
 	rules["TLSKey"] = (c.TLSKey == "") == (c.TLSCert == "")
 	rules["TLSSelfSigned"] = !c.TLSSelfSigned || c.TLSCert == ""

@@ -39,7 +39,9 @@ type Daemon struct {
 	api     *httpapi.Server
 
 	idempotency *idempotency.Keeper
-	servers     []server
+
+	headerTimeout, idleTimeout time.Duration // of connections
+	servers                    []server
 }
 
 // closers is a stack of what has to be closed, last first.
@@ -61,7 +63,7 @@ func (c *closers) close() error {
 // brings the records and the machines that run back together. The caller
 // closes the Daemon. ctx bounds the call only.
 func New(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *Daemon, err error) {
-	d := &Daemon{cfg: cfg, log: log}
+	d := &Daemon{headerTimeout: headerTimeout, idleTimeout: idleTimeout, cfg: cfg, log: log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.parts.close())
@@ -153,6 +155,7 @@ func (d *Daemon) buildManager(ctx context.Context) error {
 	d.api, err = httpapi.New(httpapi.Config{
 		Machines: d.manager, Images: imageCache{images}, Log: d.log, Observer: d.metrics, Runtime: driver.Name(), Idempotency: d.idempotency,
 		KernelPath: d.kernelPath(kernels), RootfsPath: d.cfg.Rootfs, SpoolDir: d.spoolDir(), NoNetwork: network,
+		MaxExecs: d.cfg.MaxExecs, KeyMaxExecs: d.cfg.KeyMaxExecs, MaxPulls: d.cfg.MaxPulls, KeyMaxPulls: d.cfg.KeyMaxPulls,
 		FileMaxSize: d.cfg.FileMaxSize, FileTimeout: d.cfg.FileTimeout.Duration(),
 		ExecDefaultTimeout: d.cfg.ExecTimeout.Duration(), ExecMaxTimeout: d.cfg.ExecMaxTimeout.Duration(),
 		CORSOrigins:   d.cfg.CORSOrigins,

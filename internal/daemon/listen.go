@@ -74,6 +74,7 @@ func (d *Daemon) listenUnix(ctx context.Context, path string) error {
 
 // add makes a listener part of the daemon.
 func (d *Daemon) add(s server) {
+	s.listener = newLimitedListener(s.listener, d.cfg.MaxConns, d.cfg.MaxConnsOfAddress)
 	d.servers = append(d.servers, s)
 	d.parts.push(func() error {
 		if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -100,8 +101,8 @@ func (d *Daemon) Serve(ctx context.Context) error {
 		hs := &http.Server{
 			Handler:           s.handler,
 			TLSConfig:         s.tls,
-			ReadHeaderTimeout: headerTimeout,
-			IdleTimeout:       idleTimeout,
+			ReadHeaderTimeout: d.headerTimeout,
+			IdleTimeout:       d.idleTimeout,
 			MaxHeaderBytes:    maxHeader,
 			ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 			BaseContext:       func(net.Listener) context.Context { return requests },

@@ -98,6 +98,8 @@ func makeParent(database, stateDir string) error {
 func limits(cfg config.Config) machine.Limits {
 	return machine.Limits{
 		DefaultDiskMiB: cfg.DiskMiB, MaxDiskMiB: cfg.MaxDiskMiB, MaxMemMiB: cfg.MaxMemMiB, MaxVCPUs: cfg.MaxVCPUs,
+		Host:  machine.Quota{Machines: cfg.QuotaMachines, VCPUs: cfg.QuotaVCPUs, MemMiB: cfg.QuotaMemMiB, DiskMiB: cfg.QuotaDiskMiB},
+		Owner: machine.Quota{Machines: cfg.KeyQuotaMachines, VCPUs: cfg.KeyQuotaVCPUs, MemMiB: cfg.KeyQuotaMemMiB, DiskMiB: cfg.KeyQuotaDiskMiB},
 	}
 }
 

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"sync"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/hyperfleet/hyperfleet"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
+	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
 
 // errorClass is how one kind of error looks to callers.
@@ -90,7 +92,42 @@ func publicError(err error) *apiError {
 	if name, ok := codeNames[code]; ok {
 		e.body.Error = name
 	}
+	e.body.Details = limitDetails(err)
 	return e
+}
+
+// limitDetails says what of a limit is used, and what is allowed.
+func limitDetails(err error) []hyperfleet.ErrorDetail {
+	if l, ok := errors.AsType[*limitError](err); ok {
+		used, allowed := int64(l.used), int64(l.allowed)
+		return []hyperfleet.ErrorDetail{{
+			Location: "limit." + l.scope, Message: l.Error(), Used: &used, Allowed: &allowed,
+		}}
+	}
+	q, ok := errors.AsType[*machine.QuotaError](err)
+	if !ok {
+		return nil
+	}
+	details := make([]hyperfleet.ErrorDetail, len(q.Shortages))
+	for i, s := range q.Shortages {
+		details[i] = hyperfleet.ErrorDetail{
+			Location: "quota." + s.Scope + "." + s.Resource, Message: s.String(),
+			Used: &s.Used, Asked: &s.Asked, Allowed: &s.Allowed,
+		}
+	}
+	return details
+}
+
+// retryAfter is what a caller who asked too much at a time should wait, in
+// seconds.
+const retryAfter = "1"
+
+// GetHeaders is for huma.
+func (e *apiError) GetHeaders() http.Header {
+	if e.status != http.StatusTooManyRequests {
+		return nil
+	}
+	return http.Header{"Retry-After": {retryAfter}}
 }
 
 // refusals are errors of the transport, which no part of the domain makes.
@@ -150,6 +187,11 @@ func fromHuma(status int, message string, errs []error) *apiError {
 // writeError answers with err outside of huma.
 func writeError(w http.ResponseWriter, r *http.Request, e *apiError) {
 	e.nested = wantsNested(r.Header.Get("Accept"))
+	for name, values := range e.GetHeaders() {
+		if w.Header().Get(name) == "" {
+			w.Header()[name] = values
+		}
+	}
 	w.Header().Set("Content-Type", e.ContentType(mediaJSON))
 	w.WriteHeader(e.status)
 	_ = json.NewEncoder(w).Encode(e) // the caller is gone if this fails

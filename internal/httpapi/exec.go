@@ -47,7 +47,7 @@ func (s *Server) registerExec() {
 			"200": {Description: "How the command ended", Content: jsonContent(schemaOf[hyperfleet.ExecResult](s))},
 			"101": upgraded,
 		},
-	}, refuse), s.exec, ofGuest)
+	}, refuse), s.exec, ofGuest, failures{errdefs.Throttled})
 	register(s, huma.Operation{
 		OperationID: "attachExec", Method: http.MethodPost, Path: "/machines/{id}/exec/{exec_id}/attach", Tags: tags,
 		Summary:   "Go on with a streamed command; needs Upgrade: hyperfleet-exec",
@@ -109,9 +109,14 @@ func (s *Server) exec(ctx context.Context, in *execInput) (*huma.StreamResponse,
 	if err := s.running(ctx, id, "to execute commands"); err != nil {
 		return nil, err
 	}
-	if in.Upgrade == hyperfleet.ExecProtocol {
-		return s.execStream(ctx, id, req, in.Body)
+	release, err := s.execLimit.take(ctx)
+	if err != nil {
+		return nil, err
 	}
+	if in.Upgrade == hyperfleet.ExecProtocol {
+		return s.execStream(ctx, id, req, in.Body, release)
+	}
+	defer release()
 	out, err := s.execBuffered(ctx, id, req, in.Body)
 	if err != nil {
 		if slices.Contains(codesOfLost, errdefs.CodeOf(err)) {

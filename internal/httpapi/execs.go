@@ -87,6 +87,9 @@ func (e *execs) run(key execKey, s *session) error {
 	e.wg.Go(func() {
 		defer stop()
 		s.run(ctx, e.grace)
+		if s.release != nil {
+			s.release()
+		}
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if e.held[key] == s {

@@ -17,7 +17,7 @@ import (
 )
 
 // execStream starts a command and hands it with its connection to a session.
-func (s *Server) execStream(ctx context.Context, id machine.ID, req machine.ExecRequest, body execBody) (*huma.StreamResponse, error) {
+func (s *Server) execStream(ctx context.Context, id machine.ID, req machine.ExecRequest, body execBody, release func()) (*huma.StreamResponse, error) {
 	req.Stdin = body.AttachStdin
 	if body.Timeout > 0 {
 		req.Timeout = s.timeout(body.Timeout)
@@ -26,7 +26,7 @@ func (s *Server) execStream(ctx context.Context, id machine.ID, req machine.Exec
 	if err != nil {
 		return nil, machineErr(err)
 	}
-	return s.takeOver(ctx, id, proc), nil
+	return s.takeOver(ctx, id, proc, release), nil
 }
 
 type attachInput struct {
@@ -53,12 +53,12 @@ func (s *Server) attachExec(ctx context.Context, in *attachInput) (*huma.StreamR
 	if err != nil {
 		return nil, machineErr(err)
 	}
-	return s.takeOver(ctx, id, proc), nil
+	return s.takeOver(ctx, id, proc, s.execLimit.force(ctx)), nil // it runs already
 }
 
 // takeOver answers 101 and gives the connection to a session. A connection that
 // broke by now is the session's to notice: the client may come back.
-func (s *Server) takeOver(ctx context.Context, id machine.ID, proc machine.Process) *huma.StreamResponse {
+func (s *Server) takeOver(ctx context.Context, id machine.ID, proc machine.Process, release func()) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		_, w := humago.Unwrap(hc)
 		conn, err := hijack(w)
@@ -66,11 +66,15 @@ func (s *Server) takeOver(ctx context.Context, id machine.ID, proc machine.Proce
 			s.logger(ctx).Error("take over the connection of a streamed exec", "exec", proc.ID(), "err", err)
 			s.kill(ctx, proc)
 			letGo(proc)
+			release()
 			panic(http.ErrAbortHandler)
 		}
-		if err := s.execs.run(execKey{id, proc.ID()}, newSession(proc, conn, s.logger(ctx))); err != nil {
+		held := newSession(proc, conn, s.logger(ctx))
+		held.release = release
+		if err := s.execs.run(execKey{id, proc.ID()}, held); err != nil {
 			conn.Close()
 			letGo(proc)
+			release()
 		}
 	}}
 }

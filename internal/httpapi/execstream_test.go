@@ -332,7 +332,7 @@ func TestBrokenTakeOverKeepsTheCommand(t *testing.T) {
 	ours, theirs := net.Pipe()
 	theirs.Close()
 	r := httptest.NewRequestWithContext(t.Context(), "POST", "/", nil)
-	a.server.takeOver(t.Context(), "m", proc).Body(humago.NewContext(&huma.Operation{}, r, hijackable{httptest.NewRecorder(), ours}))
+	a.server.takeOver(t.Context(), "m", proc, func() {}).Body(humago.NewContext(&huma.Operation{}, r, hijackable{httptest.NewRecorder(), ours}))
 	if !a.holds("m", "p1") || proc.signaled.Load() != 0 {
 		t.Errorf("held %v, signal %d", a.holds("m", "p1"), proc.signaled.Load())
 	}

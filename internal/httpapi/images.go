@@ -28,13 +28,13 @@ func (s *Server) registerImages() {
 		Responses: map[string]*huma.Response{"200": {Description: "The image", Content: map[string]*huma.MediaType{
 			"application/json": {Schema: schemaOf[hyperfleet.Image](s)}, ndjson: {Schema: schemaOf[hyperfleet.PullEvent](s)},
 		}}},
-	}, runAgain), s.pullImage, ofRegistry)
+	}, runAgain), s.pullImage, ofRegistry, failures{errdefs.Throttled})
 	register(s, huma.Operation{
 		OperationID: "importImage", Method: http.MethodPost, Path: "/images/import", Tags: tags, Summary: "Make an image of an archive",
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"application/x-tar": {Schema: &huma.Schema{Type: "string", Format: "binary", MinLength: new(1)}},
 		}},
-	}, s.importImage, ofRegistry, failures{errdefs.Conflict})
+	}, s.importImage, ofRegistry, failures{errdefs.Conflict, errdefs.Throttled})
 	register(s, huma.Operation{
 		OperationID: "pruneImages", Method: http.MethodPost, Path: "/images/prune", Tags: tags, Summary: "Remove the images that no machine uses",
 		Description: "A machine uses its image from its creation on, started or not. Unfinished downloads go too.",
@@ -83,9 +83,17 @@ func (s *Server) pullImage(ctx context.Context, in *pullInput) (*huma.StreamResp
 	if a := in.Body.RegistryAuth; a != nil {
 		req.Auth = &machine.RegistryAuth{Username: a.Username, Password: a.Password}
 	}
-	if strings.Contains(in.Accept, ndjson) {
-		return &huma.StreamResponse{Body: func(hc huma.Context) { s.pullEvents(hc, req) }}, nil
+	release, err := s.pullLimit.take(ctx)
+	if err != nil {
+		return nil, err
 	}
+	if strings.Contains(in.Accept, ndjson) {
+		return &huma.StreamResponse{Body: func(hc huma.Context) {
+			defer release()
+			s.pullEvents(hc, req)
+		}}, nil
+	}
+	defer release()
 	lease, err := s.cfg.Images.Resolve(ctx, req)
 	if err != nil {
 		return nil, err
@@ -151,6 +159,11 @@ type importInput struct {
 }
 
 func (s *Server) importImage(ctx context.Context, in *importInput) (*response[hyperfleet.Image], error) {
+	release, err := s.pullLimit.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	body := &watchedReader{r: in.body}
 	if in.body == http.NoBody {
 		return nil, refusal(http.StatusBadRequest, "request body is required")

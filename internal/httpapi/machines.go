@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/auth"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
@@ -132,7 +133,8 @@ func (s *Server) createMachine(ctx context.Context, in *createInput) (*response[
 		}
 		spec.Network.Enable = false // it did not ask
 	}
-	req := machine.CreateRequest{Spec: spec}
+	caller, _ := auth.CallerFrom(ctx)
+	req := machine.CreateRequest{Owner: string(caller.KeyID), Spec: spec}
 	if a := in.Body.RegistryAuth; a != nil {
 		req.Auth = &machine.RegistryAuth{Username: a.Username, Password: a.Password}
 	}

@@ -26,7 +26,7 @@ var (
 	// ofChange are those of a call that brings a machine into another state.
 	ofChange = failures{errdefs.NotFound, errdefs.Conflict, errdefs.Exhausted, errdefs.Unavailable, errdefs.Timeout, errdefs.Runtime}
 	// ofStart are those of the way up, beside ofChange.
-	ofStart = failures{errdefs.Invalid, errdefs.Unauthorized, errdefs.Forbidden, errdefs.Unsupported, errdefs.Guest}
+	ofStart = failures{errdefs.Quota, errdefs.Invalid, errdefs.Unauthorized, errdefs.Forbidden, errdefs.Unsupported, errdefs.Guest}
 	// ofGuest are those of a call that the guest answers; a guest may use any
 	// kind that is not the host's own.
 	ofGuest = failures{
@@ -66,6 +66,9 @@ func (s *Server) document(op *huma.Operation, fails failures) {
 			resp.Headers = map[string]*huma.Param{}
 		}
 		resp.Headers[headerRequestID] = &huma.Param{Ref: "#/components/headers/" + headerRequestID}
+		if status == strconv.Itoa(http.StatusTooManyRequests) {
+			resp.Headers["Retry-After"] = &huma.Param{Description: "Seconds to wait", Schema: &huma.Schema{Type: huma.TypeString}}
+		}
 		n, _ := strconv.Atoi(status) // huma and we write nothing else
 		declared[n] = true
 	}

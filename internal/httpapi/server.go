@@ -83,6 +83,11 @@ type Config struct {
 	ExecMaxOutput      int64         // bytes of a buffered exec; default 256 MiB
 	ExecGrace          time.Duration // how long a streamed exec waits for its client; default 60 s
 
+	// How many commands, and pulls and imports of images, may run at a time: in
+	// all, and for each API key; 0 is any number.
+	MaxExecs, KeyMaxExecs int
+	MaxPulls, KeyMaxPulls int
+
 	// CORSOrigins are the origins whose web pages may call the API, or "*" for
 	// all; none by default.
 	CORSOrigins []string
@@ -130,14 +135,16 @@ func orDefault[T comparable](v, def T) T {
 
 // Server is the REST API as HTTP handlers.
 type Server struct {
-	cfg    Config
-	mux    *http.ServeMux
-	api    huma.API
-	life   context.Context // of work that its caller need not wait for
-	end    context.CancelFunc
-	execs  *execs
-	spools *spools
-	spec   []byte // OpenAPI document
+	cfg   Config
+	mux   *http.ServeMux
+	api   huma.API
+	life  context.Context // of work that its caller need not wait for
+	end   context.CancelFunc
+	execs *execs
+
+	execLimit, pullLimit *limiter
+	spools               *spools
+	spec                 []byte // OpenAPI document
 
 	errorSchema *huma.Schema
 	literal     literals
@@ -153,6 +160,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	useOurErrors()
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), execs: newExecs(cfg.Log, cfg.ExecGrace), literal: literals{}, typed: map[string][]string{}, declared: map[string]map[int]bool{}}
+	s.execLimit = newLimiter("commands", "TOO_MANY_EXECS", cfg.MaxExecs, cfg.KeyMaxExecs)
+	s.pullLimit = newLimiter("pulls and imports", "TOO_MANY_PULLS", cfg.MaxPulls, cfg.KeyMaxPulls)
 	s.life, s.end = context.WithCancel(context.Background())
 	s.spools = newSpools(cfg.SpoolDir, max(cfg.ExecMaxOutput, cfg.FileMaxSize))
 	s.api = humago.New(s.mux, openAPIConfig())

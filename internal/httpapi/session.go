@@ -39,7 +39,8 @@ type session struct {
 	stop context.CancelFunc // ends the session, not the command; set by execs.run
 	done chan struct{}      // closed when the session has ended
 
-	ended func(machine.ExitStatus) // told before the client is; set by execs.run
+	ended   func(machine.ExitStatus) // told before the client is; set by execs.run
+	release func()                   // gives back the command's place among those that run; may be nil
 
 	writeMu sync.Mutex // one frame at a time
 
