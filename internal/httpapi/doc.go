@@ -13,8 +13,8 @@
 //   - responses.go, codes.go, examples.go: what the document says of answers
 //   - nested.go: the other form of errors and lists, for those who ask for it
 //   - middleware.go: correlation id, log, recovery, browser guards, deadlines
-//   - machines.go, exec.go, execstream.go, files.go, images.go, system.go: one
-//     file for each resource
+//   - machines.go, logs.go, exec.go, execstream.go, files.go, images.go,
+//     system.go: one file for each resource
 //   - session.go, execs.go: a streamed command, and who holds which
 //
 // # What is not

@@ -58,6 +58,10 @@
 //	  start.publish        state running; commands find the session
 //	Manager.watch        waits for the VMM's end
 //
+// Beside the steps, the machine's log (package journal) is open from before the
+// first of them until the VMM has ended: it tells what they come to, and keeps
+// no machine from starting.
+//
 // The first start pins the image's digest: the disk's overlay belongs to that
 // base. When a first start fails, pin and disk go too.
 //

@@ -166,6 +166,89 @@ func TestManagerExecRefuses(t *testing.T) {
 	}
 }
 
+// TestCreateNamesFiles has the contract's words for files of the host.
+func TestCreateNamesFiles(t *testing.T) {
+	allowed := t.TempDir()
+	if err := os.WriteFile(allowed+"/there", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := machinetest.NewHost(t)
+	m := newManager(t, h.Daemon(t), func(c *machine.Config) { c.AllowedDirs = []string{allowed} })
+	for _, c := range []struct{ kernel, rootfs, want string }{
+		{allowed + "/none", "", "Kernel image not found: " + allowed + "/none"},
+		{allowed, "", "Kernel image not found: " + allowed},
+		{"", allowed + "/none", "Rootfs image not found: " + allowed + "/none"},
+		{"/none", "", "Kernel image is in no allowed folder: /none"},
+		{"", "/etc/passwd", "Rootfs image is in no allowed folder: /etc/passwd"},
+		{allowed + "/there", allowed + "/there", ""},
+	} {
+		s := spec("x")
+		s.KernelPath, s.RootfsPath = c.kernel, c.rootfs
+		if c.rootfs != "" {
+			s.Image = ""
+		}
+		_, err := m.Create(t.Context(), machine.CreateRequest{Spec: s})
+		if c.want == "" && err != nil || c.want != "" && errdefs.Public(err) != c.want {
+			t.Errorf("kernel %q, rootfs %q: %v, want %q", c.kernel, c.rootfs, err, c.want)
+		}
+	}
+}
+
+// TestCreateChecksTheImage refuses what is no reference before there is a
+// machine.
+func TestCreateChecksTheImage(t *testing.T) {
+	h := machinetest.NewHost(t)
+	m := newManager(t, h.Daemon(t))
+	s := spec("x")
+	s.Image = "Al pine"
+	_, err := m.Create(t.Context(), machine.CreateRequest{Spec: s})
+	requireKind(t, err, errdefs.Invalid, "INVALID_IMAGE_REF")
+	if list, _, err := m.List(t.Context(), machine.Filter{}); err != nil || len(list) != 0 || len(m.InUse()) != 0 {
+		t.Errorf("machines %v, images %v, %v", list, m.InUse(), err)
+	}
+}
+
+// TestInUse follows the image of a machine through its life, and over daemons.
+func TestInUse(t *testing.T) {
+	h := machinetest.NewHost(t)
+	first := h.Daemon(t)
+	m := newManager(t, first)
+	requireUse := func(when string, want ...string) {
+		t.Helper()
+		got := m.InUse()
+		for _, w := range want {
+			if !got[w] {
+				t.Errorf("%s %v is in use, not %s", when, got, w)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%s %v is in use", when, got)
+		}
+	}
+	img := h.AddImage("app", nil)
+	s := spec("x")
+	s.Image = "app"
+	id := mustCreate(t, m, s).ID
+	requireUse("once created", "registry.test/app")
+	first.Crash()
+	m = newManager(t, h.Daemon(t))
+	requireUse("after a crash", "registry.test/app")
+	h.Behave(id, machinetest.Behaviour{BootError: errors.New("no")})
+	if _, err := m.Start(t.Context(), id); err == nil {
+		t.Fatal("the start did not fail")
+	}
+	requireUse("after a failed start", "registry.test/app")
+	h.Behave(id, machinetest.Behaviour{})
+	if _, err := m.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	requireUse("while it runs", img.Digest)
+	if err := m.Delete(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	requireUse("once it is deleted")
+}
+
 // TestStartLooksAtFilesAgain checks that a link which led to an allowed file
 // when the machine was created leads to no other at its start.
 func TestStartLooksAtFilesAgain(t *testing.T) {
