@@ -56,10 +56,7 @@ func TestDocumentHasExamples(t *testing.T) {
 		}
 	}
 	for path, item := range a.server.api.OpenAPI().Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Delete, item.Patch} {
-			if op == nil {
-				continue
-			}
+		for _, op := range operationsOf(item) {
 			if op.RequestBody != nil {
 				check(op.OperationID+" request", op.RequestBody.Content, huma.ModeWriteToServer)
 			}
@@ -79,6 +76,11 @@ func TestDocumentHasExamples(t *testing.T) {
 			}
 		}
 	}
+}
+
+func operationsOf(item *huma.PathItem) []*huma.Operation {
+	all := []*huma.Operation{item.Get, item.Post, item.Put, item.Delete, item.Patch, item.Head, item.Options, item.Trace}
+	return slices.DeleteFunc(all, func(op *huma.Operation) bool { return op == nil })
 }
 
 // mismatch is what is wrong with a value that should fit a schema.
