@@ -85,6 +85,10 @@ lint: ## formatting, vet and golangci-lint with the layering rules
 	$(GO) vet ./... && $(GO) vet -tags host ./... && $(GO) vet -tags vm ./...
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
 
+.PHONY: package
+package: ## build the Debian packages for amd64 and arm64 into dist/
+	GO='$(GO)' scripts/package
+
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf $(BIN)
+	rm -rf $(BIN) dist

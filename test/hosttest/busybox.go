@@ -33,6 +33,20 @@ var busyboxArchive = sync.OnceValues(func() ([]byte, error) {
 	return buf.Bytes(), w.Close()
 })
 
+// BusyboxArchive is the path of a small image as an archive.
+func BusyboxArchive(t testing.TB) string {
+	t.Helper()
+	archive, err := busyboxArchive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "busybox.tar")
+	if err := os.WriteFile(path, archive, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // ImportBusybox gives the host a small image without any registry.
 func (h *Host) ImportBusybox() string {
 	h.t.Helper()
