@@ -13,9 +13,17 @@ import (
 	"time"
 )
 
+// reply is one answer of a script.
+type reply struct {
+	status int
+	body   string
+	header http.Header
+	err    error
+}
+
 // script answers requests one after the other; the last answer stays.
 type script struct {
-	answers []func() (*http.Response, error)
+	replies []reply
 	asked   int
 }
 
@@ -25,26 +33,26 @@ func (s *script) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	answer := s.answers[min(s.asked, len(s.answers)-1)]
+	r := s.replies[min(s.asked, len(s.replies)-1)]
 	s.asked++
-	return answer()
+	return r.response()
 }
 
-func answer(status int, body string, header ...string) func() (*http.Response, error) {
-	return func() (*http.Response, error) {
-		h := http.Header{}
-		for i := 0; i+1 < len(header); i += 2 {
-			h.Set(header[i], header[i+1])
-		}
-		return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(body))}, nil
+func (r reply) response() (*http.Response, error) {
+	if r.err != nil {
+		return nil, r.err
 	}
+	h := r.header
+	if h == nil {
+		h = http.Header{}
+	}
+	return &http.Response{StatusCode: r.status, Header: h, Body: io.NopCloser(strings.NewReader(r.body))}, nil
 }
-
-func broken() (*http.Response, error) { return nil, syscall.ECONNRESET }
 
 func TestRetries(t *testing.T) {
-	busy := answer(503, `{"error":"UnavailableError","message":"busy","code":"BUSY"}`)
-	good := answer(200, `{"status":"ok"}`)
+	busy := reply{status: 503, body: `{"error":"UnavailableError","message":"busy","code":"BUSY"}`}
+	broken := reply{err: syscall.ECONNRESET}
+	good := reply{status: 200, body: `{"status":"ok"}`}
 	get := func(ctx context.Context, c *Client) error { _, err := c.Health(ctx); return err }
 	start := func(ctx context.Context, c *Client) error { _, err := c.StartMachine(ctx, "m"); return err }
 	keyed := func(ctx context.Context, c *Client) error {
@@ -56,29 +64,29 @@ func TestRetries(t *testing.T) {
 		name    string
 		call    func(context.Context, *Client) error
 		retries int
-		answers []func() (*http.Response, error)
+		replies []reply
 		asked   int
 		took    time.Duration // at least
 		want    error
 	}{
-		{"good", get, 0, []func() (*http.Response, error){good}, 1, 0, nil},
-		{"broken connection", get, 0, []func() (*http.Response, error){broken, broken, good}, 3, 150 * time.Millisecond, nil},
-		{"busy for ever", get, 0, []func() (*http.Response, error){busy}, 4, 350 * time.Millisecond, ErrUnavailable},
-		{"busy, one retry", get, 1, []func() (*http.Response, error){busy}, 2, 0, ErrUnavailable},
-		{"busy, none", get, -1, []func() (*http.Response, error){busy}, 1, 0, ErrUnavailable},
-		{"told when", get, 0, []func() (*http.Response, error){answer(429, "", "Retry-After", "7"), good}, 2, 7 * time.Second, nil},
-		{"told too late", get, 0, []func() (*http.Response, error){answer(503, "", "Retry-After", "31"), good}, 1, 0, ErrUnavailable},
-		{"not found", get, 0, []func() (*http.Response, error){answer(404, ""), good}, 1, 0, ErrNotFound},
-		{"timed out", get, 0, []func() (*http.Response, error){answer(504, ""), good}, 1, 0, ErrTimeout},
-		{"ready", ready, 0, []func() (*http.Response, error){busy, good}, 1, 0, ErrUnavailable},
-		{"change", start, 0, []func() (*http.Response, error){busy, good}, 1, 0, ErrUnavailable},
-		{"change on a broken connection", start, 0, []func() (*http.Response, error){broken, good}, 1, 0, syscall.ECONNRESET},
-		{"change with a key", keyed, 0, []func() (*http.Response, error){broken, busy, good}, 3, 0, nil},
-		{"answer of an earlier request", keyed, 0, []func() (*http.Response, error){answer(503, "", headerReplayed, "true"), good}, 1, 0, ErrUnavailable},
+		{"good", get, 0, []reply{good}, 1, 0, nil},
+		{"broken connection", get, 0, []reply{broken, broken, good}, 3, 150 * time.Millisecond, nil},
+		{"busy for ever", get, 0, []reply{busy}, 4, 350 * time.Millisecond, ErrUnavailable},
+		{"busy, one retry", get, 1, []reply{busy}, 2, 0, ErrUnavailable},
+		{"busy, none", get, -1, []reply{busy}, 1, 0, ErrUnavailable},
+		{"told when", get, 0, []reply{{status: 429, header: http.Header{"Retry-After": {"7"}}}, good}, 2, 7 * time.Second, nil},
+		{"told too late", get, 0, []reply{{status: 503, header: http.Header{"Retry-After": {"31"}}}, good}, 1, 0, ErrUnavailable},
+		{"not found", get, 0, []reply{{status: 404}, good}, 1, 0, ErrNotFound},
+		{"timed out", get, 0, []reply{{status: 504}, good}, 1, 0, ErrTimeout},
+		{"ready", ready, 0, []reply{busy, good}, 1, 0, ErrUnavailable},
+		{"change", start, 0, []reply{busy, good}, 1, 0, ErrUnavailable},
+		{"change on a broken connection", start, 0, []reply{broken, good}, 1, 0, syscall.ECONNRESET},
+		{"change with a key", keyed, 0, []reply{broken, busy, good}, 3, 0, nil},
+		{"answer of an earlier request", keyed, 0, []reply{{status: 503, header: http.Header{headerReplayed: {"true"}}}, good}, 1, 0, ErrUnavailable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &script{answers: c.answers}
+				s := &script{replies: c.replies}
 				began := time.Now()
 				err := c.call(t.Context(), &Client{Host: "http://x", Transport: s, MaxRetries: c.retries})
 				if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
@@ -95,7 +103,7 @@ func TestRetries(t *testing.T) {
 // A caller that has enough gets the last error at once.
 func TestRetryEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{answers: []func() (*http.Response, error){answer(503, "", "Retry-After", "20")}}
+		s := &script{replies: []reply{{status: 503, header: http.Header{"Retry-After": {"20"}}}}}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()
@@ -132,7 +140,7 @@ func (p *pages) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	_, _ = fmt.Sscan(q.Get("offset"), &offset) // 0 is not sent
 	if p.fails && offset > 0 {
-		return answer(500, "")()
+		return reply{status: 500}.response()
 	}
 	var list []string
 	for _, id := range p.ids[min(offset, len(p.ids)):min(offset+limit, len(p.ids))] {
@@ -140,7 +148,7 @@ func (p *pages) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	total := fmt.Sprint(len(p.ids))
 	p.ids = append([]string{"new" + total}, p.ids...)
-	return answer(200, "["+strings.Join(list, ",")+"]", "X-Total-Count", total)()
+	return reply{status: 200, body: "[" + strings.Join(list, ",") + "]", header: http.Header{"X-Total-Count": {total}}}.response()
 }
 
 func TestMachinesIterates(t *testing.T) {

@@ -129,7 +129,7 @@ func TestImportErrors(t *testing.T) {
 		content []byte
 		want    failure
 	}{
-		{"nothing", nil, failure{hyperfleet.ErrInvalid, "IMAGE_CORRUPT", "empty"}},
+		{"nothing", nil, failure{hyperfleet.ErrInvalid, "VALIDATION_ERROR", "body is required"}},
 		{"text", []byte(strings.Repeat("no archive\n", 1000)), failure{hyperfleet.ErrInvalid, "IMAGE_CORRUPT", ""}},
 		{"cut in half", archive[:len(archive)/2], failure{hyperfleet.ErrInvalid, "IMAGE_CORRUPT", ""}},
 		{"cut in a header", archive[:700], failure{hyperfleet.ErrInvalid, "IMAGE_CORRUPT", ""}},
