@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,7 @@ type system struct {
 
 	groups *process.Groups
 	engine *command.Engine
+	chores *time.Timer
 	first  int // O_PATH descriptor of the initramfs's root; -1 before and without one
 }
 
@@ -59,7 +61,7 @@ func (s *system) early() error {
 		if err := unix.Mount("", "/", "", unix.MS_REMOUNT, ""); err != nil {
 			s.log.Printf("remount / writable: %v", err)
 		}
-		if err := mount.Create(root, rootTable(readOnly("/"))); err != nil {
+		if err := mount.Create(root, append(kernelTable(), rootTable(readOnly("/"))...)); err != nil {
 			return err
 		}
 		s.setSwitches()
@@ -94,8 +96,26 @@ func (s *system) setup(b guestproto.Boot) (*command.Engine, error) {
 		return nil, err
 	}
 	s.nameThings(b)
-	go s.loadAll()
+	s.chores = time.AfterFunc(choresDelay, s.doChores)
 	return s.engine, nil
+}
+
+// choresDelay is how long after the set-up init does what no command waits for.
+// A machine is mostly made to run something at once: that goes first.
+const choresDelay = 2 * time.Second
+
+// doChores loads the rest of the modules, whose files it then removes with the
+// rest of the initramfs.
+func (s *system) doChores() {
+	s.loadAll()
+	if s.first < 0 {
+		return
+	}
+	for _, name := range []string{"hyperfleet", "init"} {
+		if err := os.RemoveAll(fmt.Sprintf("/proc/self/fd/%d/%s", s.first, name)); err != nil {
+			s.log.Printf("free the initramfs: %v", err)
+		}
+	}
 }
 
 func (s *system) mountDisks(overlay bool) error {
@@ -140,9 +160,15 @@ func awaitDevice(path string) error {
 // sameDirectory gives dir the owner and mode of like: the root of an overlay is
 // that of its upper layer.
 func sameDirectory(dir, like string) error {
-	var st unix.Stat_t
+	var st, have unix.Stat_t
 	if err := unix.Stat(like, &st); err != nil {
 		return err
+	}
+	if err := unix.Stat(dir, &have); err != nil {
+		return err
+	}
+	if have.Uid == st.Uid && have.Gid == st.Gid && have.Mode == st.Mode {
+		return nil
 	}
 	if err := unix.Chown(dir, int(st.Uid), int(st.Gid)); err != nil {
 		return err
@@ -162,28 +188,19 @@ func (s *system) attachVolumes(b guestproto.Boot) error {
 	return volume.Set{Store: diskDir + "/volumes", Root: root, Log: s.log}.Attach(guestproto.Strings(b.Volumes))
 }
 
-// switchRoot makes newRoot the root of this and all later processes, and frees
-// the memory of the initramfs. The disks stay mounted below it, out of sight,
-// until shutdown comes back for them.
+// switchRoot makes newRoot the root of this and all later processes. The disks
+// stay mounted below it, out of sight, until shutdown comes back for them.
 func (s *system) switchRoot() error {
 	first, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	s.first = first
-	for _, dir := range []string{"/dev", "/sys", "/proc"} {
-		// Open files, like the agent's channel, keep what they need.
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			return fmt.Errorf("unmount %s: %w", dir, err)
-		}
+	if err := moveKernelMounts(); err != nil {
+		return err
 	}
 	if err := unix.Chdir(newRoot); err != nil {
 		return err
-	}
-	for _, dir := range []string{"/dev", "/sys", "/proc", "/hyperfleet", "/init"} {
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
 	}
 	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
 		return fmt.Errorf("move root: %w", err)
@@ -192,6 +209,22 @@ func (s *system) switchRoot() error {
 		return err
 	}
 	return unix.Chdir("/")
+}
+
+// moveKernelMounts takes what kernelTable made to newRoot: to unmount it and to
+// mount it again would cost two waits for RCU each.
+func moveKernelMounts() error {
+	root, err := mount.OpenRoot(newRoot)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, dir := range []string{"/proc", "/sys", "/dev"} {
+		if err := mount.Move(root, dir, dir); err != nil {
+			return fmt.Errorf("move %s: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 func mountRootTable() error {

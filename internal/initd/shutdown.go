@@ -28,6 +28,9 @@ func (s *system) shutdown(grace time.Duration) error {
 	if s.engine != nil {
 		s.engine.Close()
 	}
+	if s.chores != nil {
+		s.chores.Stop()
+	}
 	// What has been written goes to the disk while processes use their grace:
 	// little is left to do after it.
 	var early sync.WaitGroup

@@ -24,8 +24,8 @@ const (
 	dataOnly    = noSetuidDev | unix.MOUNT_ATTR_NOEXEC
 )
 
-// kernelTable is what init needs to see the kernel: first in the initramfs,
-// then again in the root file system.
+// kernelTable is what init needs to see the kernel. What is mounted in the
+// initramfs moves to the root file system.
 func kernelTable() []mount.Creator {
 	return []mount.Creator{
 		mount.Mount{FS: "proc", Target: "/proc", Attr: dataOnly},
@@ -34,10 +34,11 @@ func kernelTable() []mount.Creator {
 	}
 }
 
-// rootTable is what every root file system gets. A root that cannot be written
-// to gets a /tmp in memory; else /tmp stays on the disk, as in the image.
+// rootTable is what every root file system gets, beside kernelTable. A root that
+// cannot be written to gets a /tmp in memory; else /tmp stays on the disk, as in
+// the image.
 func rootTable(readOnly bool) []mount.Creator {
-	table := append(kernelTable(),
+	table := []mount.Creator{
 		// ptmxmode lets any user open /dev/pts/ptmx; group 5 is "tty" on all
 		// distributions (Documentation/filesystems/devpts.rst).
 		mount.Mount{FS: "devpts", Target: "/dev/pts", Attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, Options: []string{"ptmxmode=0666", "mode=0620", "gid=5"}},
@@ -49,7 +50,7 @@ func rootTable(readOnly bool) []mount.Creator {
 		mount.Symlink{Path: "/dev/stderr", Target: "/proc/self/fd/2"},
 		mount.Mount{FS: "tmpfs", Source: "run", Target: "/run", Attr: noSetuidDev, Options: []string{"mode=755"}, Seed: true},
 		mount.Mount{FS: "cgroup2", Target: cgroupDir, Attr: dataOnly, Optional: true},
-	)
+	}
 	if readOnly {
 		table = append(table, mount.Mount{FS: "tmpfs", Source: "tmp", Target: "/tmp", Attr: noSetuidDev, Options: []string{"mode=1777"}})
 	}

@@ -32,11 +32,11 @@ symlink /dev/stderr -> /proc/self/fd/2
 mount tmpfs on /run from run (nosuid,nodev,mode=755,seeded)
 mount cgroup2 on /sys/fs/cgroup (nosuid,nodev,noexec)
 `
-	if diff := cmp.Diff(want, lines(rootTable(false))); diff != "" {
+	if diff := cmp.Diff(want, lines(kernelTable())+lines(rootTable(false))); diff != "" {
 		t.Error(diff)
 	}
 	want += "mount tmpfs on /tmp from tmp (nosuid,nodev,mode=1777)\n"
-	if diff := cmp.Diff(want, lines(rootTable(true))); diff != "" {
+	if diff := cmp.Diff(want, lines(kernelTable())+lines(rootTable(true))); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -122,22 +122,30 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// fakeModule is an ELF object with a .modinfo section, and a signature.
+// fakeModule is an ELF object with a .modinfo and a .BTF section, and a
+// signature.
 func fakeModule(release string, depends ...string) []byte {
 	info := "license=GPL\x00depends=" + strings.Join(depends, ",") + "\x00vermagic=" + release + " SMP preempt \x00"
-	names := "\x00.modinfo\x00.shstrtab\x00"
+	types := strings.Repeat("types! ", 30)
+	names := "\x00.modinfo\x00.shstrtab\x00.BTF\x00"
+	sections := []elf.Section64{
+		{},
+		{Name: 1, Type: uint32(elf.SHT_PROGBITS), Size: uint64(len(info))},
+		{Name: 20, Type: uint32(elf.SHT_PROGBITS), Size: uint64(len(types))},
+		{Name: 10, Type: uint32(elf.SHT_STRTAB), Size: uint64(len(names))},
+	}
+	offset := uint64(64)
+	for i := range sections {
+		sections[i].Off = offset
+		offset += sections[i].Size
+	}
 	var b bytes.Buffer
 	write(&b, elf.Header64{
 		Ident: [16]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1},
 		Type:  uint16(elf.ET_REL), Machine: uint16(elf.EM_X86_64), Version: 1,
-		Shoff: uint64(64 + len(info) + len(names)), Ehsize: 64, Shentsize: 64, Shnum: 3, Shstrndx: 2,
+		Shoff: offset, Ehsize: 64, Shentsize: 64, Shnum: uint16(len(sections)), Shstrndx: 3,
 	})
-	write(&b, []byte(info), []byte(names))
-	write(&b, elf.Section64{}, elf.Section64{
-		Name: 1, Type: uint32(elf.SHT_PROGBITS), Off: 64, Size: uint64(len(info)),
-	}, elf.Section64{
-		Name: 10, Type: uint32(elf.SHT_STRTAB), Off: uint64(64 + len(info)), Size: uint64(len(names)),
-	})
+	write(&b, []byte(info), []byte(types), []byte(names), sections)
 	signature := []byte("not a real signature")
 	write(&b, signature, make([]byte, 8))
 	b.Write(binary.BigEndian.AppendUint32(nil, uint32(len(signature))))

@@ -162,7 +162,7 @@ func addModules(dir string, src Source, k *Installed) error {
 func writeModules(dir string, modules []Module, config []byte, sum io.Writer) (files []string, later int, err error) {
 	for _, m := range modules {
 		if takesUnsigned(config) {
-			m.Data = unsign(m.Data)
+			m.Data = dropBTF(unsign(m.Data))
 		}
 		name := filepath.Join(dir, m.File)
 		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {

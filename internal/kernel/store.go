@@ -28,7 +28,7 @@ const (
 
 // recordFormat changes when Install makes a kernel's folder in another way, for
 // instance with other modules; Setup then makes it anew.
-const recordFormat = 4
+const recordFormat = 5
 
 // How many of a kind are kept when a new one is made: a start that has looked
 // up the one before finds it still there.

@@ -3,6 +3,7 @@ package kernel_test
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"os"
 	"path/filepath"
 	"strings"
@@ -143,6 +144,37 @@ func TestStoreBootOtherKernel(t *testing.T) {
 	}
 	if _, err := s.Boot(t.Context(), dir); !errdefs.Is(err, errdefs.Invalid) {
 		t.Errorf("boot of a folder: %v", err)
+	}
+}
+
+// TestStoreDropsTypesOfModules: all else of a module stays what it was.
+func TestStoreDropsTypesOfModules(t *testing.T) {
+	s, _ := newStore(t)
+	k := mustInstall(t, s, fakeSource(t, "file x"))
+	module := mustRead(t, filepath.Join(filepath.Dir(k.Path), "modules", "virtio.ko"))
+	before, err := elf.NewFile(bytes.NewReader(fakeModule(fakeRelease, "virtio_ring")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := elf.NewFile(bytes.NewReader(module))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, section := range before.Sections[1:] {
+		want, err := section.Data()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if section.Name == ".BTF" {
+			want = []byte{}
+		}
+		got, err := after.Section(section.Name).Data()
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s holds %q, %v; want %q", section.Name, got, err, want)
+		}
+	}
+	if n := bytes.Count(module, []byte("types! ")); n > 64/7+1 {
+		t.Errorf("%d of 30 types are left in the file", n)
 	}
 }
 

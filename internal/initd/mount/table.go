@@ -228,3 +228,14 @@ func Bind(r *Root, src int, target string) error {
 	defer unix.Close(fd)
 	return attach(fd, at)
 }
+
+// Move takes the mount at the path from, outside of r, to target inside r. As for
+// Mount, what is no directory there is replaced.
+func Move(r *Root, from, target string) error {
+	at, err := r.mountpoint(target, 0o755)
+	if err != nil {
+		return fmt.Errorf("mount point: %w", err)
+	}
+	defer unix.Close(at)
+	return unix.MoveMount(unix.AT_FDCWD, from, at, "", unix.MOVE_MOUNT_T_EMPTY_PATH)
+}

@@ -102,9 +102,9 @@ func (g *Groups) Sweep() {
 	}
 }
 
-// fill makes groups until the pool is full.
-func (g *Groups) fill() {
-	for len(g.ready) < cap(g.ready) {
+// fill makes groups until there are n in the pool.
+func (g *Groups) fill(n int) {
+	for len(g.ready) < n {
 		grp, err := g.make()
 		if err != nil {
 			return // Take will tell
@@ -129,10 +129,12 @@ func (g *Groups) make() (*Group, error) {
 	return &Group{dir: dir, f: os.NewFile(uintptr(fd), dir), groups: g}, nil
 }
 
-// tidy is the goroutine that fills the pool, and alone puts groups into it.
+// tidy is the goroutine that fills the pool, and alone puts groups into it. A
+// guest that comes up gets one group: its first command is waited for, and may
+// well be the only one.
 func (g *Groups) tidy() {
-	for {
-		g.fill()
+	for n := 1; ; n = poolSize {
+		g.fill(n)
 		select {
 		case <-g.kick:
 		case <-g.stop:
