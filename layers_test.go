@@ -70,7 +70,9 @@ var testOnly = []string{"test/...", "examples/...", "internal/image/imagetest", 
 // never are imports that no rule may allow by a pattern.
 var never = map[string][]string{
 	"internal/daemon": {"internal/initd", "internal/cli"},
-	"internal/initd":  {"net/http", "crypto/tls", "log/slog"},
+	// Package net is a tenth of init's size, and slows its start.
+	"internal/initd":      {"net", "net/http", "crypto/tls", "log/slog"},
+	"internal/guestproto": {"net"},
 	"internal/machine": {
 		"net/http", "database/sql", "os/exec",
 	},

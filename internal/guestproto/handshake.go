@@ -10,7 +10,6 @@ import (
 	"hash/crc32"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"time"
 )
@@ -116,11 +115,20 @@ const (
 	startPause = 10 * time.Second
 )
 
+// HostConn is what the host's side of a session needs of a net.Conn. Package net
+// itself would cost each guest its size and its start.
+type HostConn interface {
+	io.ReadWriteCloser
+	SetDeadline(t time.Time) error
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
+}
+
 // Connect is the host's side of the handshake on a new connection, and returns
 // the session. It drops what an earlier session left in the channel, and wakes
 // a guest that still believes in one. ctx bounds the handshake only; without a
 // guest Connect waits until then. It owns nc, and closes it when it fails.
-func Connect(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
+func Connect(ctx context.Context, nc HostConn, cfg Config) (*Conn, error) {
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	br := bufio.NewReaderSize(nc, readBuffer)
 	err := hostHandshake(nc, br)
@@ -140,7 +148,7 @@ func Connect(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	return newConn(nc, br, cfg, true), nil
 }
 
-func hostHandshake(nc net.Conn, br *bufio.Reader) error {
+func hostHandshake(nc HostConn, br *bufio.Reader) error {
 	host := newNonce()
 	var answered nonce
 	pause := firstKnock
@@ -172,7 +180,7 @@ func hostHandshake(nc net.Conn, br *bufio.Reader) error {
 }
 
 // welcome answers a HELLO with the lower of both versions.
-func welcome(nc net.Conn, hello record, host nonce) error {
+func welcome(nc HostConn, hello record, host nonce) error {
 	if hello.version < MinVersion {
 		return fmt.Errorf("%w: the guest speaks up to %d, the host %d to %d",
 			ErrVersion, hello.version, MinVersion, Version)
@@ -181,7 +189,7 @@ func welcome(nc net.Conn, hello record, host nonce) error {
 	return writeWithin(nc, r.encode(), maxKnock)
 }
 
-func knockOn(nc net.Conn, limit time.Duration) error {
+func knockOn(nc HostConn, limit time.Duration) error {
 	if err := writeWithin(nc, padding[:], limit); err != nil {
 		return err
 	}
@@ -190,7 +198,7 @@ func knockOn(nc net.Conn, limit time.Duration) error {
 
 // writeWithin writes b, or a part of it when the guest does not read: the
 // guest drops a part, and the next knock makes up for it.
-func writeWithin(nc net.Conn, b []byte, limit time.Duration) error {
+func writeWithin(nc HostConn, b []byte, limit time.Duration) error {
 	if err := nc.SetWriteDeadline(time.Now().Add(limit)); err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ type floorVM struct {
 	up   time.Duration // from the start of the process to "floor: up"
 }
 
-// startFloor boots bare QEMU, with the machine type, sizes and kernel
+// startFloor boots bare QEMU, with the machine type, CPU, sizes and kernel
 // parameters that the product's driver uses for the guest of options, and waits
 // for the init's first line.
 func startFloor(b *testing.B, files machine.BootFiles, tscKHz string, extra ...string) *floorVM {
@@ -50,7 +50,7 @@ func startFloor(b *testing.B, files machine.BootFiles, tscKHz string, extra ...s
 	b.Cleanup(func() { os.RemoveAll(dir) })
 	f := &floorVM{sock: filepath.Join(dir, "port")}
 	args := []string{
-		"-M", "microvm,acpi=on,usb=off,accel=tcg", "-cpu", "max", "-smp", "1", "-m", "128M",
+		"-M", "microvm,acpi=on,usb=off,accel=tcg", "-cpu", "max,erms=off", "-smp", "1", "-m", "128M",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
 		"-kernel", files.KernelPath, "-initrd", files.InitrdPath,
 		"-append", "console=ttyS0 quiet cryptomgr.notests reboot=t panic=-1 tsc=reliable " + tscKHz + " floor=echo",

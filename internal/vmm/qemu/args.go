@@ -15,17 +15,22 @@ type arch struct {
 	machine string
 	pci     string // what machine needs to have a PCI bus
 	console string
-	tscHint bool // the kernel must be told its TSC frequency under TCG
+	tcgCPU  string // the emulated CPU's model
+	tscHint bool   // the kernel must be told its TSC frequency under TCG
 }
 
 var arches = map[string]arch{
 	"amd64": {
 		binary: "qemu-system-x86_64", debian: "qemu-system-x86",
 		machine: "microvm,acpi=on,usb=off,dump-guest-core=off", pci: ",pcie=on", console: "ttyS0", tscHint: true,
+		// Without "enhanced rep movsb" kernel and C libraries clear and copy memory
+		// by words: TCG executes such an instruction byte by byte. A boot takes
+		// some 8 % less.
+		tcgCPU: "max,erms=off",
 	},
 	"arm64": {
 		binary: "qemu-system-aarch64", debian: "qemu-system-arm",
-		machine: "virt,usb=off,dump-guest-core=off", console: "ttyAMA0",
+		machine: "virt,usb=off,dump-guest-core=off", console: "ttyAMA0", tcgCPU: "max",
 	},
 }
 
@@ -101,7 +106,7 @@ func (a arch) argv(cfg machine.VMConfig, accel, kernelArgs string, fds descripto
 	if accel == accelKVM {
 		argv = append(argv, "-accel", "kvm", "-cpu", "host")
 	} else {
-		argv = append(argv, "-accel", "tcg,thread=multi", "-cpu", "max")
+		argv = append(argv, "-accel", "tcg,thread=multi", "-cpu", a.tcgCPU)
 	}
 	if fds.initrd != 0 {
 		argv = append(argv, "-initrd", descriptorPath(fds.initrd))
