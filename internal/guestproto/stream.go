@@ -76,7 +76,7 @@ func (s *Stream) Request(v any) error {
 
 // decode reads one JSON value into v and validates it.
 func decode(raw []byte, v any) error {
-	if err := json.Unmarshal(raw, v); err != nil {
+	if err := unmarshal(raw, v); err != nil {
 		return err
 	}
 	if m, ok := v.(interface{ Validate() error }); ok {
@@ -120,7 +120,7 @@ func (s *Stream) SendSoon(v any, delay time.Duration) error {
 
 // post encodes v into a frame and hands it to queue, with conn.mu held.
 func (s *Stream) post(typ frameType, v any, queue func(b []byte, mark int)) error {
-	p, err := json.Marshal(v)
+	p, err := marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode %s of %s: %w", typ, s.method, err)
 	}
