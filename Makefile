@@ -59,8 +59,9 @@ test-unit: ## offline, no root, with the race detector
 	$(GO) test -race ./...
 
 .PHONY: test-host
-test-host: test-deps ## root: loop mounts, namespaces, Debian's image tools
-	scripts/tier host -timeout 15m
+test-host: test-deps ## root: loop mounts, namespaces, image tools, a browser (what it saw is in bin/_artifacts)
+	mkdir -p $(BIN)
+	scripts/tier host -timeout 15m -artifacts -outputdir $(CURDIR)/$(BIN)
 
 .PHONY: test-api
 test-api: test-deps ## the API against its document: EXAMPLES (2000) requests by schemathesis for each operation

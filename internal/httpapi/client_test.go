@@ -46,8 +46,7 @@ func TestClientIsTheDocument(t *testing.T) {
 		}
 	}
 	client := reflect.TypeFor[*hyperfleet.Client]()
-	for i := range client.NumMethod() {
-		method := client.Method(i)
+	for method := range client.Methods() {
 		if withoutClient[method.Name] != "" {
 			continue
 		}
