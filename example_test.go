@@ -2,6 +2,8 @@ package hyperfleet_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -121,4 +123,36 @@ func ExampleClient_PruneImages() {
 		log.Fatal(err)
 	}
 	fmt.Println(len(res.Removed), "images,", res.BytesFreed, "bytes")
+}
+
+// A create and a start that may be made again after whatever broke, also by the
+// next run of this program: their keys name the job, so one machine is made.
+func ExampleIdempotencyKey() {
+	ctx, job := context.Background(), "job-4711"
+	c := &hyperfleet.Client{}
+	m, err := c.CreateMachine(ctx, hyperfleet.CreateMachineRequest{
+		Name: job, VCPUCount: 1, MemSizeMiB: 256, Image: "alpine:3.20",
+	}, hyperfleet.IdempotencyKey(job+"/create"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := c.StartMachine(ctx, m.ID, hyperfleet.IdempotencyKey(job+"/start")); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A daemon with a certificate of its own making, whose file was copied here.
+func ExampleClient_tls() {
+	pem, err := os.ReadFile("ca.crt")
+	if err != nil {
+		log.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		log.Fatal("ca.crt holds no certificate")
+	}
+	c := &hyperfleet.Client{Host: "https://build.example.com:3000", APIKey: "hf_...", TLS: &tls.Config{RootCAs: pool}}
+	if _, err := c.Version(context.Background()); err != nil {
+		log.Fatal(err)
+	}
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -13,14 +14,15 @@ import (
 type limitedListener struct {
 	net.Listener
 	all, each int // 0: any number
+	log       *slog.Logger
 
 	mu    sync.Mutex
 	total int
 	addrs map[netip.Addr]int // of those that have any
 }
 
-func newLimitedListener(l net.Listener, all, each int) *limitedListener {
-	return &limitedListener{Listener: l, all: all, each: each, addrs: map[netip.Addr]int{}}
+func newLimitedListener(l net.Listener, all, each int, log *slog.Logger) *limitedListener {
+	return &limitedListener{Listener: l, all: all, each: each, log: log, addrs: map[netip.Addr]int{}}
 }
 
 // Accept returns the next connection within the limits.
@@ -34,6 +36,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if l.take(addr) {
 			return &limitedConn{Conn: c, release: sync.OnceFunc(func() { l.give(addr) })}, nil
 		}
+		l.log.Debug("connection closed: there are too many", "listener", l.Addr().String(), "from", c.RemoteAddr().String())
 		c.Close()
 	}
 }

@@ -43,6 +43,8 @@ func from(addr string) *fakeConn {
 	return &fakeConn{addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), 1))}
 }
 
+func (l *fakeListener) Addr() net.Addr { return &net.UnixAddr{Name: "fake"} }
+
 // drain accepts until the listener has no more.
 func drain(t *testing.T, l net.Listener) (list []net.Conn) {
 	t.Helper()
@@ -77,7 +79,7 @@ func TestLimitedListener(t *testing.T) {
 			for _, conn := range c.conns {
 				under.next = append(under.next, conn)
 			}
-			l := newLimitedListener(under, c.all, c.each)
+			l := newLimitedListener(under, c.all, c.each, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
 			open := drain(t, l)
 			if len(open) != c.accepted {
 				t.Errorf("accepted %d, want %d", len(open), c.accepted)

@@ -74,7 +74,7 @@ func (d *Daemon) listenUnix(ctx context.Context, path string) error {
 
 // add makes a listener part of the daemon.
 func (d *Daemon) add(s server) {
-	s.listener = newLimitedListener(s.listener, d.cfg.MaxConns, d.cfg.MaxConnsOfAddress)
+	s.listener = newLimitedListener(s.listener, d.cfg.MaxConns, d.cfg.MaxConnsOfAddress, d.log)
 	d.servers = append(d.servers, s)
 	d.parts.push(func() error {
 		if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
