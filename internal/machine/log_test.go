@@ -3,6 +3,8 @@ package machine_test
 import (
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -73,4 +75,23 @@ func TestLogsRefuse(t *testing.T) {
 	requireKind(t, err, errdefs.NotFound, "NOT_FOUND")
 	_, err = m.Console(t.Context(), "nosuch")
 	requireKind(t, err, errdefs.NotFound, "NOT_FOUND")
+}
+
+// A log that cannot be written keeps no machine from running.
+func TestLogThatCannotBeWritten(t *testing.T) {
+	h := machinetest.NewHost(t)
+	dir := ""
+	m := newManager(t, h.Daemon(t), func(c *machine.Config) { dir = c.StateDir })
+	id := mustCreate(t, m, spec("x")).ID
+	if err := os.MkdirAll(filepath.Join(dir, "machines", string(id), "log"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Start(t.Context(), id); err != nil {
+		t.Fatalf("start: %v", err)
+	}
+	h.Say(id, "nobody writes it down\n")
+	if err := m.Delete(t.Context(), id); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	requireClean(t, h)
 }

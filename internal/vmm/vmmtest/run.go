@@ -136,6 +136,51 @@ func testConsole(t *testing.T, s Suite) {
 	}
 }
 
+// listener is a VMConfig.Console that remembers what it got.
+type listener struct {
+	mu    sync.Mutex
+	heard strings.Builder
+}
+
+func (l *listener) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.heard.Write(p)
+}
+
+func (l *listener) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.heard.String()
+}
+
+// testConsoleWriter: whoever holds the VM gets its console, all of it, and
+// nothing once it has let go.
+func testConsoleWriter(t *testing.T, s Suite) {
+	cfg := s.config(t)
+	first, second := &listener{}, &listener{}
+	cfg.Console = first
+	g := s.boot(t, cfg)
+	g.ask("print to the first owner")
+	g.await("line", func() bool { return strings.Contains(first.String(), "to the first owner") })
+	if got, want := first.String(), g.console(); got != want {
+		t.Errorf("the writer got %d bytes, the record has %d", len(got), len(want))
+	}
+	ref := g.vm.Process()
+	g.hangUp()
+	must(t, g.vm.Close())
+	before := first.String()
+	cfg.Console = second
+	vm, err := s.New().Adopt(deadline(t), cfg, ref)
+	must(t, err)
+	g.vm = vm
+	g.ask("print to the second owner")
+	g.await("line", func() bool { return strings.Contains(second.String(), "to the second owner") })
+	if first.String() != before || strings.Contains(second.String(), "Linux version") {
+		t.Errorf("the first writer got %d bytes more, the second %q", len(first.String())-len(before), second)
+	}
+}
+
 // testFlood: a guest that floods its console fills nothing and stops nothing,
 // with and without a daemon.
 func testFlood(t *testing.T, s Suite) {

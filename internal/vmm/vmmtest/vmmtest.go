@@ -48,6 +48,7 @@ func Run(t *testing.T, s Suite) {
 		{"guest sees its drives in order", testDrives},
 		{"guest with little memory", testSmall},
 		{"console is recorded from the first line", testConsole},
+		{"console goes to its writer", testConsoleWriter},
 		{"console flood", testFlood},
 		{"pause stops the guest's clock", testPause},
 		{"calls twice and concurrently", testTwice},
