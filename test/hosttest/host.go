@@ -329,6 +329,9 @@ func (h *Host) ResetRSS() {
 	}
 }
 
+// Log is what the daemons of this host have logged, its last 4 MiB.
+func (h *Host) Log() string { return h.log.String() }
+
 // DaemonPID is the daemon's process.
 func (h *Host) DaemonPID() int { return h.daemon.Process.Pid }
 
@@ -367,7 +370,7 @@ type tail struct {
 	buf []byte
 }
 
-const tailBytes = 64 << 10
+const tailBytes = 4 << 20
 
 func (l *tail) Write(p []byte) (int, error) {
 	l.mu.Lock()

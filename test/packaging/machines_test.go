@@ -31,7 +31,7 @@ func TestUpgradeKeepsMachines(t *testing.T) {
 	d.run("mv /root/kernel /var/lib/hyperfleet/kernel && hyperfleet image import /root/image.tar box:1")
 	d.run("hyperfleet machine create --name web box:1 && hyperfleet start web")
 	d.check("hyperfleet exec web -- sh -c 'echo kept >/root/file; cat /root/file'", "kept")
-	vmm := d.run("pgrep -x qemu-system-x86 || pgrep -f ^qemu-system")
+	vmm := d.run("pidof qemu-system-x86_64 qemu-system-aarch64")
 	for _, c := range []struct{ what, script string }{
 		{"upgrade", "dpkg -i /root/hyperfleet.deb"},
 		{"stop and start", "systemctl stop hyperfleet && systemctl start hyperfleet"},
@@ -39,14 +39,14 @@ func TestUpgradeKeepsMachines(t *testing.T) {
 	} {
 		d.run(c.script)
 		d.check("hyperfleet exec web -- cat /root/file", "kept")
-		if now := d.run("pgrep -x qemu-system-x86 || pgrep -f ^qemu-system"); now != vmm {
+		if now := d.run("pidof qemu-system-x86_64 qemu-system-aarch64"); now != vmm {
 			t.Errorf("%s: the VMM was %s, and is %s", c.what, vmm, now)
 		}
 	}
 	if out := d.run("dpkg -r hyperfleet"); !strings.Contains(out, "shutting down the running machines") {
 		t.Errorf("remove says %s", out)
 	}
-	if out, err := d.try("pgrep -f ^qemu-system"); err == nil {
+	if out, err := d.try("pidof qemu-system-x86_64 qemu-system-aarch64"); err == nil {
 		t.Errorf("after removal runs %s", out)
 	}
 	if out := d.run("dpkg -P hyperfleet </dev/null"); !strings.Contains(out, "the disks of 1 machine(s)") {

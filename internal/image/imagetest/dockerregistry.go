@@ -21,6 +21,7 @@ import (
 type Real struct {
 	Host           string // host:port, to begin references with
 	CAs            *x509.CertPool
+	CertFile       string // what CAs holds, as PEM
 	User, Password string
 }
 
@@ -29,7 +30,7 @@ type Real struct {
 func DockerRegistry(tb testing.TB) *Real {
 	tb.Helper()
 	dir := tb.TempDir()
-	r := &Real{Host: freeAddress(tb), CAs: x509.NewCertPool(), User: "somebody", Password: "a secret"}
+	r := &Real{Host: freeAddress(tb), CAs: x509.NewCertPool(), CertFile: filepath.Join(dir, "cert.pem"), User: "somebody", Password: rand.Text()}
 	r.CAs.AppendCertsFromPEM(writeCertificate(tb, dir))
 	passwords := Run(tb, "htpasswd", "-Bbn", r.User, r.Password)
 	config := fmt.Sprintf(`version: 0.1
