@@ -374,6 +374,9 @@ func FuzzConsole(f *testing.F) {
 			if errors.Is(err, io.EOF) {
 				break
 			}
+			if err != nil {
+				t.Fatal(err)
+			}
 			back = append(back, e.Line...)
 			if !e.Partial {
 				back = append(back, '\n')
