@@ -38,7 +38,10 @@ var codesOfLost = []string{"GUEST_CONNECTION_LOST", "GUEST_SESSION_CLOSED", "CAN
 
 func (s *Server) registerExec() {
 	tags := []string{"exec"}
-	upgraded := &huma.Response{Description: "The connection carries frames from here on (docs of the Go client, ExecProtocol)"}
+	upgraded := &huma.Response{
+		Description: "The connection carries frames from here on (docs of the Go client, ExecProtocol)",
+		Headers:     map[string]*huma.Param{"Upgrade": {Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{hyperfleet.ExecProtocol}}}},
+	}
 	register(s, s.idempotent(huma.Operation{
 		OperationID: "exec", Method: http.MethodPost, Path: "/machines/{id}/exec", Tags: tags, MaxBodyBytes: execMaxBody,
 		Summary:     "Run a command",
@@ -50,8 +53,9 @@ func (s *Server) registerExec() {
 	}, refuse), s.exec, ofGuest, failures{errdefs.Throttled})
 	register(s, huma.Operation{
 		OperationID: "attachExec", Method: http.MethodPost, Path: "/machines/{id}/exec/{exec_id}/attach", Tags: tags,
-		Summary:   "Go on with a streamed command; needs Upgrade: hyperfleet-exec",
-		Responses: map[string]*huma.Response{"101": upgraded},
+		Summary:       "Go on with a streamed command; needs Upgrade: hyperfleet-exec",
+		DefaultStatus: http.StatusSwitchingProtocols,
+		Responses:     map[string]*huma.Response{"101": upgraded},
 	}, s.attachExec, ofGuest)
 	register(s, huma.Operation{
 		OperationID: "execStatus", Method: http.MethodGet, Path: "/machines/{id}/exec/{exec_id}", Tags: tags, Summary: "Ask how a command is doing",

@@ -50,9 +50,16 @@ func (s *Server) registerFiles() {
 	register(s, huma.Operation{
 		OperationID: "readFile", Method: http.MethodGet, Path: "/machines/{id}/files", Tags: tags, Summary: "Read a file",
 		Description: "In base64, or with `Accept: application/octet-stream` as it is.",
-		Responses: map[string]*huma.Response{"200": {Description: "The file", Content: map[string]*huma.MediaType{
-			"application/json": {Schema: schemaOf[fileContent](s)}, octetStream: binaryContent(octetStream)[octetStream],
-		}}},
+		Responses: map[string]*huma.Response{"200": {
+			Description: "The file",
+			Headers: map[string]*huma.Param{
+				hyperfleet.HeaderFileSize: {Description: "Bytes, of a file as it is", Schema: &huma.Schema{Type: huma.TypeString}},
+				hyperfleet.HeaderFileMode: {Description: "Permission bits in octal, of a file as it is", Schema: &huma.Schema{Type: huma.TypeString}},
+			},
+			Content: map[string]*huma.MediaType{
+				mediaJSON: {Schema: schemaOf[fileContent](s)}, octetStream: binaryContent(octetStream)[octetStream],
+			},
+		}},
 	}, s.readFile, ofGuest)
 	register(s, huma.Operation{OperationID: "removeFile", Method: http.MethodDelete, Path: "/machines/{id}/files", Tags: tags, Summary: "Remove a file or a folder", DefaultStatus: http.StatusNoContent}, s.removeFile, ofGuest)
 	register(s, huma.Operation{OperationID: "statFile", Method: http.MethodGet, Path: "/machines/{id}/files/stat", Tags: tags, Summary: "Describe a file"}, s.statFile, ofGuest)
