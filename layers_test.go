@@ -59,6 +59,7 @@ var layers = []layer{
 
 	{"internal/swaggerui", []string{"github.com/swaggest/swgui"}, "a page and its files"},
 	{"internal/httpapi", []string{"", "internal/swaggerui", "internal/auth", "internal/idempotency", "internal/machine", "internal/errdefs", "internal/buildinfo", "github.com/danielgtaylor/huma/v2"}, "knows the domain, no adapter"},
+	{"internal/doctor", []string{"golang.org/x/sys"}, "asks the host, and knows no part of ours"},
 	{"internal/config", []string{"internal/errdefs", "github.com/caarlos0/env/v11", "golang.org/x/sys"}, "the only reader of the daemon's environment"},
 	{"internal/cli", []string{"", "internal/buildinfo", "github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/term", "golang.org/x/sys"}, "lives on the public client, which keeps the client honest"},
 	{"internal/daemon", []string{"", "internal/...", "golang.org/x/sync", "golang.org/x/sys"}, "the composition root: the only one that knows two adapters"},

@@ -13,7 +13,7 @@ import (
 func main() {
 	app := cli.NewApp(cli.Backend{
 		Serve: daemon.Run, Configuration: daemon.Configuration, Embed: daemon.Embed, Setup: daemon.Setup,
-		ImportReference: daemon.ImportReference,
+		ImportReference: daemon.ImportReference, Doctor: daemon.Doctor,
 	})
 	os.Exit(app.Main(context.Background(), os.Args[1:]))
 }

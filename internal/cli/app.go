@@ -25,6 +25,8 @@ type Backend struct {
 	// returns the client's Host for it. end stops it and leaves no machine
 	// untended that it would not have left as a daemon.
 	Embed func(ctx context.Context, log io.Writer) (host string, end func() error, err error)
+	// Doctor tells what this host can do for machines.
+	Doctor func(ctx context.Context) ([]DoctorResult, error)
 	// ImportReference takes over the machines and keys of a reference's
 	// database, while no daemon runs.
 	ImportReference func(ctx context.Context, o ImportRequest) (ImportReport, error)
@@ -49,6 +51,10 @@ type ConfigReport = struct {
 // ConfigValue is one variable's value, and whether a flag, the environment, a
 // file or the default says so.
 type ConfigValue = struct{ Name, Value, From string }
+
+// DoctorResult is what one check of Backend.Doctor found: ok, warn or fail, and
+// why, and what to do.
+type DoctorResult = struct{ Name, Level, Reason, Fix string }
 
 // ImportRequest names a database of the reference.
 type ImportRequest = struct {
@@ -158,7 +164,7 @@ func newRootCommand(g *globals) *cobra.Command {
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table or json")
 	machine := newMachineCommand(g)
 	image := newImageCommand(g)
-	root.AddCommand(newServeCommand(g), newConfigCommand(g), newSetupCommand(g), newContextCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newImportReferenceCommand(g), newGenerateCommand(g))
+	root.AddCommand(newServeCommand(g), newConfigCommand(g), newSetupCommand(g), newContextCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newDoctorCommand(g), newImportReferenceCommand(g), newGenerateCommand(g))
 	for _, alias := range []*cobra.Command{
 		newPsCommand(g), newCreateCommand(g), newInspectCommand(g), newExecCommand(g), newCpCommand(g), newRmCommand(g), newStartCommand(g),
 		newStopCommand(g), newRestartCommand(g), newPauseCommand(g), newResumeCommand(g), newWaitCommand(g), newLogsCommand(g),

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 				},
 				Configuration:   daemon.Configuration,
 				ImportReference: importNothing,
+				Doctor: func(context.Context) ([]DoctorResult, error) {
+					return []DoctorResult{{"kvm", "warn", "none", "buy some"}, {"qemu", os.Getenv("QEMU_IS"), "asked", ""}}, nil
+				},
 				Embed: func(context.Context, io.Writer) (string, func() error, error) {
 					return "", nil, errors.New("no engine in a script")
 				},
