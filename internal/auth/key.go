@@ -101,10 +101,9 @@ func (Secret) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 // that it is typed easily.
 func newKeyID() KeyID { return KeyID(strings.ToLower(rand.Text()[:idLen])) }
 
-// NotFoundError says that there is no key of the id.
-func NotFoundError(id KeyID) error {
-	return errdefs.New(errdefs.NotFound, "NOT_FOUND", "API key %.64q not found", string(id))
-}
+// ErrNotFound says that there is no key of an id. It does not repeat the id,
+// which may be a key that somebody took for one.
+var ErrNotFound = errdefs.New(errdefs.NotFound, "NOT_FOUND", "API key not found")
 
 // Store keeps keys. The implementation is package store. Every method is one
 // transaction; it is durable when the method returns.

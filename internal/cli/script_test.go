@@ -15,6 +15,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/hyperfleet/hyperfleet/internal/auth"
+	"github.com/hyperfleet/hyperfleet/internal/auth/authtest"
 	"github.com/hyperfleet/hyperfleet/internal/daemon"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/httpapi"
@@ -101,7 +103,11 @@ func serveFakes(t *testing.T, env *testscript.Env) (string, error) {
 	if err := manager.Recover(t.Context()); err != nil {
 		return "", err
 	}
-	api, err := httpapi.New(httpapi.Config{Machines: manager, Images: &cache{Images: cfg.Images}, Runtime: "fake", SpoolDir: dir})
+	keys, err := auth.Open(t.Context(), authtest.NewStore(), auth.Options{})
+	if err != nil {
+		return "", err
+	}
+	api, err := httpapi.New(httpapi.Config{Machines: manager, Keys: keys, Images: &cache{Images: cfg.Images}, Runtime: "fake", SpoolDir: dir})
 	if err != nil {
 		return "", err
 	}
@@ -110,13 +116,16 @@ func serveFakes(t *testing.T, env *testscript.Env) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	server := &http.Server{Handler: api.Handler()}
+	server := &http.Server{Handler: api.TrustedHandler()}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	env.Defer(func() {
 		api.Close()
 		server.Close()
 		<-served
+		if err := keys.Close(); err != nil {
+			t.Error(err)
+		}
 		if err := manager.Close(context.Background()); err != nil {
 			t.Error(err)
 		}

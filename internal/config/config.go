@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -37,7 +38,8 @@ type Config struct {
 	LogFormat string `env:"HYPERFLEET_LOG_FORMAT" envDefault:"text" accepts:"text or json"`
 
 	Port        uint16 `env:"PORT" envDefault:"3000" accepts:"a TCP port, 1 to 65535"`
-	DisableAuth string `env:"DISABLE_AUTH" accepts:"true, to listen on all interfaces without authentication"`
+	DisableAuth string `env:"DISABLE_AUTH" accepts:"true, to let everybody in who reaches the port, without a key"`
+	Listen      string `env:"HYPERFLEET_LISTEN" accepts:"the IP address that the port is opened on; default: all, once there is a key"`
 
 	SocketGroup   string       `env:"HYPERFLEET_SOCKET_GROUP" accepts:"the name or number of the group that may use the API's unix socket; default: the daemon's own"`
 	MetricsListen string       `env:"HYPERFLEET_METRICS_LISTEN" accepts:"where metrics are served: host:port, or unix:// and an absolute path; default: nowhere"`
@@ -221,9 +223,12 @@ func (c *Config) check(vars map[string]string, unparsed []string) error {
 	} {
 		rules[name] = n >= 0
 	}
+	if _, err := netip.ParseAddr(c.Listen); err != nil {
+		rules["Listen"] = c.Listen == ""
+	}
 	rules["TLSKey"] = (c.TLSKey == "") == (c.TLSCert == "")
 	rules["TLSSelfSigned"] = !c.TLSSelfSigned || c.TLSCert == ""
-	rules["CORSOrigins"] = validOrigins(c.CORSOrigins) && (!slices.Contains(c.CORSOrigins, "*") || !c.Public())
+	rules["CORSOrigins"] = validOrigins(c.CORSOrigins) && (!slices.Contains(c.CORSOrigins, "*") || !c.AuthDisabled())
 	rules["AllowedDirs"] = !slices.ContainsFunc(c.AllowedDirs, func(dir string) bool { return !filepath.IsAbs(dir) })
 	var errs []error
 	for f := range reflect.TypeFor[Config]().Fields() {
@@ -281,15 +286,17 @@ func (c *Config) TLS() bool { return c.TLSCert != "" || c.TLSSelfSigned }
 // TLSDir is where the daemon keeps a certificate of its own making.
 func (c *Config) TLSDir() string { return filepath.Join(c.StateDir, "tls") }
 
-// Public reports whether the API is served on all interfaces.
-func (c *Config) Public() bool { return c.DisableAuth == "true" }
+// AuthDisabled reports whether the API asks for no key.
+func (c *Config) AuthDisabled() bool { return c.DisableAuth == "true" }
 
-// Address is where the API listens: on the loopback only, unless the operator
-// wants it open.
-func (c *Config) Address() string {
+// Address is where the API listens as soon as there is a key.
+func (c *Config) Address() string { return net.JoinHostPort(c.Listen, fmt.Sprint(c.Port)) }
+
+// LoopbackAddress is where the API listens before.
+func (c *Config) LoopbackAddress() string {
 	host := "127.0.0.1"
-	if c.Public() {
-		host = ""
+	if ip, err := netip.ParseAddr(c.Listen); err == nil && ip.IsLoopback() {
+		host = c.Listen
 	}
 	return net.JoinHostPort(host, fmt.Sprint(c.Port))
 }

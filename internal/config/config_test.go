@@ -18,8 +18,8 @@ func TestDefaults(t *testing.T) {
 	if c.Database != "/var/lib/hyperfleet/hyperfleet.db" || c.ImageDir != "/var/lib/hyperfleet/images" {
 		t.Errorf("database %s, images %s", c.Database, c.ImageDir)
 	}
-	if c.Address() != "127.0.0.1:3000" || c.Socket() != "/run/hyperfleet/api.sock" || c.Public() {
-		t.Errorf("listens on %s and %s", c.Address(), c.Socket())
+	if c.Address() != ":3000" || c.LoopbackAddress() != "127.0.0.1:3000" || c.Socket() != "/run/hyperfleet/api.sock" || c.AuthDisabled() {
+		t.Errorf("listens on %s, %s and %s", c.Address(), c.LoopbackAddress(), c.Socket())
 	}
 	if c.FileTimeout.Duration() != time.Minute || c.LogLevel.Level != slog.LevelInfo {
 		t.Errorf("file timeout %v, log level %v", c.FileTimeout.Duration(), c.LogLevel)
@@ -34,8 +34,20 @@ func TestStateDirMovesTheRest(t *testing.T) {
 	if filepath.Dir(c.Database) != "/srv/hf" || c.ImageDir != "/srv/hf/images" || c.KernelDir() != "/srv/hf/kernel" {
 		t.Errorf("%+v", c)
 	}
-	if c.Address() != ":3000" {
-		t.Errorf("listens on %s, want all interfaces", c.Address())
+}
+
+func TestPortAddresses(t *testing.T) {
+	for _, c := range []struct{ listen, address, loopback string }{
+		{"", ":3000", "127.0.0.1:3000"},
+		{"10.1.2.3", "10.1.2.3:3000", "127.0.0.1:3000"},
+		{"127.0.0.5", "127.0.0.5:3000", "127.0.0.5:3000"},
+		{"::1", "[::1]:3000", "[::1]:3000"},
+		{"::", "[::]:3000", "127.0.0.1:3000"},
+	} {
+		cfg, err := Parse(map[string]string{"HYPERFLEET_LISTEN": c.listen})
+		if err != nil || cfg.Address() != c.address || cfg.LoopbackAddress() != c.loopback {
+			t.Errorf("%q: %s, %s, %v", c.listen, cfg.Address(), cfg.LoopbackAddress(), err)
+		}
 	}
 }
 
@@ -49,8 +61,8 @@ func TestDurationsDoNotOverflow(t *testing.T) {
 // Only the exact word opens the API.
 func TestDisableAuthIsExact(t *testing.T) {
 	for _, v := range []string{"1", "TRUE", "yes", "true "} {
-		if c, err := Parse(map[string]string{"DISABLE_AUTH": v}); err != nil || c.Public() {
-			t.Errorf("DISABLE_AUTH=%q: public %v, %v", v, c.Public(), err)
+		if c, err := Parse(map[string]string{"DISABLE_AUTH": v}); err != nil || c.AuthDisabled() {
+			t.Errorf("DISABLE_AUTH=%q: disabled %v, %v", v, c.AuthDisabled(), err)
 		}
 	}
 }
@@ -63,7 +75,7 @@ func TestWrongValues(t *testing.T) {
 		"HYPERFLEET_OCI_DEFAULT_ROOTFS_SIZE_MIB": "1", "HYPERFLEET_RUNTIME": "docker", "HYPERFLEET_EXEC_MAX_TIMEOUT": "1h",
 		"HYPERFLEET_ALLOWED_DIRS": "a,b", "HYPERFLEET_ALLOW_UNGUARDED_NETWORK": "maybe", "HYPERFLEET_UID_BASE": "-5",
 		"HYPERFLEET_LOG_FORMAT": "xml", "HYPERFLEET_METRICS_LISTEN": "9090", "WATCHDOG_USEC": "-1",
-		"HYPERFLEET_OCI_CACHE_DIR": "cache", "HYPERFLEET_BOOT_TIMEOUT": "0",
+		"HYPERFLEET_OCI_CACHE_DIR": "cache", "HYPERFLEET_BOOT_TIMEOUT": "0", "HYPERFLEET_LISTEN": "localhost:80",
 		"HYPERFLEET_MAX_MACHINES": "-1", "HYPERFLEET_KEY_MAX_EXECS": "many", "HYPERFLEET_MAX_CONNECTIONS": "-8",
 		"HYPERFLEET_TLS_KEY": "/k", "HYPERFLEET_TLS_SELF_SIGNED": "maybe", "HYPERFLEET_CORS_ORIGINS": "https://a.test/path",
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hyperfleet/hyperfleet/internal/auth"
 	"github.com/hyperfleet/hyperfleet/internal/buildinfo"
 	"github.com/hyperfleet/hyperfleet/internal/config"
 	"github.com/hyperfleet/hyperfleet/internal/ext4"
@@ -36,12 +37,14 @@ type Daemon struct {
 	parts   closers
 	metrics *metrics.Metrics
 	manager *machine.Manager
+	keys    *auth.Keyring
 	api     *httpapi.Server
 
 	idempotency *idempotency.Keeper
 
 	headerTimeout, idleTimeout time.Duration // of connections
 	servers                    []server
+	port                       *port // nil without TCP
 }
 
 // closers is a stack of what has to be closed, last first.
@@ -123,6 +126,10 @@ func (d *Daemon) buildManager(ctx context.Context) error {
 		return err
 	}
 	d.parts.push(db.Close)
+	if d.keys, err = auth.Open(ctx, db, auth.Options{Log: d.log, Usable: d.publish}); err != nil {
+		return err
+	}
+	d.parts.push(d.keys.Close)
 	images, err := image.Open(image.Options{
 		Dir: d.cfg.ImageDir, MaxBytes: d.cfg.ImageMaxBytes, Insecure: d.cfg.InsecureRegistries,
 		InUse: d.imagesInUse, Proxy: http.ProxyFromEnvironment, HostCredentials: true, Logger: d.log,
@@ -153,7 +160,7 @@ func (d *Daemon) buildManager(ctx context.Context) error {
 	d.parts.push(d.closeManager)
 	d.idempotency = idempotency.NewKeeper(db, idempotency.DefaultBounds(), d.log)
 	d.api, err = httpapi.New(httpapi.Config{
-		Machines: d.manager, Images: imageCache{images}, Log: d.log, Observer: d.metrics, Runtime: driver.Name(), Idempotency: d.idempotency,
+		Machines: d.manager, Images: imageCache{images}, Keys: d.keys, Log: d.log, Observer: d.metrics, Runtime: driver.Name(), Idempotency: d.idempotency,
 		KernelPath: d.kernelPath(kernels), RootfsPath: d.cfg.Rootfs, SpoolDir: d.spoolDir(), NoNetwork: network,
 		MaxExecs: d.cfg.MaxExecs, KeyMaxExecs: d.cfg.KeyMaxExecs, MaxPulls: d.cfg.MaxPulls, KeyMaxPulls: d.cfg.KeyMaxPulls,
 		FileMaxSize: d.cfg.FileMaxSize, FileTimeout: d.cfg.FileTimeout.Duration(),

@@ -68,7 +68,7 @@ func TestServe(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- d.Serve(ctx) }()
-	for _, host := range []string{"unix://" + cfg.Socket(), "http://" + cfg.Address()} {
+	for _, host := range []string{"unix://" + cfg.Socket(), "http://" + cfg.LoopbackAddress()} {
 		c := &hyperfleet.Client{Host: host}
 		if h, err := c.Health(t.Context()); err != nil || h.Status != "ok" {
 			t.Errorf("%s: %+v, %v", host, h, err)
@@ -79,8 +79,12 @@ func TestServe(t *testing.T) {
 		_, err := c.CreateMachine(t.Context(), hyperfleet.CreateMachineRequest{
 			Name: "x", VCPUCount: 1, MemSizeMiB: 64, Image: "a", Network: &hyperfleet.NetworkRequest{Enable: true},
 		})
-		if !errors.Is(err, hyperfleet.ErrUnsupported) {
-			t.Errorf("a network that cannot be guarded: %v", err)
+		want := hyperfleet.ErrUnsupported // a network that cannot be guarded
+		if strings.HasPrefix(host, "http://") {
+			want = hyperfleet.ErrUnauthorized
+		}
+		if !errors.Is(err, want) {
+			t.Errorf("%s: create: %v, want %v", host, err, want)
 		}
 		c.CloseIdleConnections()
 	}
@@ -152,7 +156,7 @@ func (l *lines) Write(p []byte) (int, error) {
 // A port that is taken ends the daemon, with its locks and sockets.
 func TestPortInUse(t *testing.T) {
 	cfg := settings(t)
-	l, err := net.Listen("tcp", cfg.Address())
+	l, err := net.Listen("tcp", cfg.LoopbackAddress())
 	if err != nil {
 		t.Fatal(err)
 	}

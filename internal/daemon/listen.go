@@ -40,25 +40,72 @@ func (d *Daemon) Listen(ctx context.Context) error {
 	if err := d.listenMetrics(ctx); err != nil {
 		return err
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", d.cfg.Address())
+	return d.listenTCP(ctx)
+}
+
+// listenTCP opens the port: where the operator wants it, or, while there is no
+// key that anybody could use there, on the loopback.
+func (d *Daemon) listenTCP(ctx context.Context) error {
+	address := d.cfg.Address()
+	if !d.cfg.AuthDisabled() && !d.keys.HasUsable() {
+		address = d.cfg.LoopbackAddress()
+	}
+	p, err := listenPort(ctx, address)
 	if err != nil {
 		return fmt.Errorf("listen on port %d (PORT sets another): %w", d.cfg.Port, err)
 	}
-	s := server{listener: l, handler: d.api.LoopbackHandler()}
+	s := server{listener: p, handler: d.tcpHandler()}
 	if s.tls, err = d.tlsConfig(); err != nil {
-		return errors.Join(err, l.Close())
+		return errors.Join(err, p.Close())
 	}
-	if d.cfg.Public() {
-		s.handler = d.api.Handler()
-		d.log.Warn("the API is open on all interfaces: everybody who reaches it controls this host's machines", "address", l.Addr().String(), "because", "DISABLE_AUTH=true")
-	} else {
-		d.log.Info("the API is bound to the loopback, since it knows no keys yet; DISABLE_AUTH=true opens it", "address", l.Addr().String())
-	}
+	d.port = p
 	d.add(s)
+	d.tellAddress()
 	return nil
 }
 
-// listenUnix opens a socket for our own user and the configured group. We hold
+// tcpHandler asks callers on TCP for a key, unless the operator has switched
+// that off.
+func (d *Daemon) tcpHandler() http.Handler {
+	switch {
+	case !d.cfg.AuthDisabled():
+		return d.api.Handler()
+	case d.cfg.Address() == d.cfg.LoopbackAddress():
+		return d.api.LoopbackHandler()
+	}
+	return d.api.TrustedHandler()
+}
+
+func (d *Daemon) tellAddress() {
+	log := d.log.With("address", d.port.Addr().String())
+	switch {
+	case d.cfg.AuthDisabled():
+		log.Warn("the API needs no key: everybody who reaches it controls this host's machines", "because", "DISABLE_AUTH=true")
+	case !d.keys.HasUsable():
+		log.Info("the API is on the loopback only, since there is no key yet: make one with \"hyperfleet key create\"")
+	default:
+		log.Info("the API is open to callers with a key")
+	}
+}
+
+// publish moves the port from the loopback to where the operator wants it, now
+// that there is a key. It is called by whoever has made one.
+func (d *Daemon) publish() {
+	if d.port == nil || d.cfg.AuthDisabled() {
+		return // an engine without a port, or one that was open all the time
+	}
+	before := d.port.Addr().String()
+	if err := d.port.move(context.Background(), d.cfg.Address()); err != nil {
+		d.log.Error("the API stays on the loopback: its port cannot be opened", "address", d.cfg.Address(), "err", err)
+		return
+	}
+	if d.port.Addr().String() != before {
+		d.tellAddress()
+	}
+}
+
+// listenUnix opens a socket for our own user and the configured group, whose
+// permissions are the key: nobody is asked for another. We hold
 // the folder's lock: a socket that is there already is a dead daemon's.
 func (d *Daemon) listenUnix(ctx context.Context, path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -68,7 +115,7 @@ func (d *Daemon) listenUnix(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	d.add(server{listener: l, handler: d.api.Handler()})
+	d.add(server{listener: l, handler: d.api.TrustedHandler()})
 	return protectSocket(path, d.cfg.SocketGroup)
 }
 

@@ -81,12 +81,12 @@ func TestServeSelfSigned(t *testing.T) {
 	cfg.TLSSelfSigned = true
 	serve(t, cfg)
 	ca := filepath.Join(cfg.TLSDir(), "ca.crt")
-	c := &hyperfleet.Client{Host: "https://" + cfg.Address(), TLS: trust(t, ca)}
+	c := &hyperfleet.Client{Host: "https://" + cfg.LoopbackAddress(), TLS: trust(t, ca)}
 	defer c.CloseIdleConnections()
 	if h, err := c.Health(t.Context()); err != nil || h.Status != "ok" {
 		t.Errorf("%+v, %v", h, err)
 	}
-	stranger := &hyperfleet.Client{Host: "https://" + cfg.Address()}
+	stranger := &hyperfleet.Client{Host: "https://" + cfg.LoopbackAddress()}
 	defer stranger.CloseIdleConnections()
 	if _, err := stranger.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a client without trust: %v", err)
@@ -109,13 +109,13 @@ func TestTLSVersions(t *testing.T) {
 	ca := filepath.Join(cfg.TLSDir(), "ca.crt")
 	old := trust(t, ca)
 	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
-	if c, err := (&tls.Dialer{Config: old}).DialContext(t.Context(), "tcp", cfg.Address()); err == nil {
+	if c, err := (&tls.Dialer{Config: old}).DialContext(t.Context(), "tcp", cfg.LoopbackAddress()); err == nil {
 		c.Close()
 		t.Error("TLS 1.1 is accepted")
 	}
 	tr := &http.Transport{TLSClientConfig: trust(t, ca), ForceAttemptHTTP2: true}
 	defer tr.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+cfg.Address()+"/health", nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+cfg.LoopbackAddress()+"/health", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func peer(t *testing.T, cfg config.Config) []byte {
 	t.Helper()
 	// What is looked at is which certificate comes, not whether it is good.
 	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: &tls.Config{InsecureSkipVerify: true}}
-	c, err := d.DialContext(t.Context(), "tcp", cfg.Address())
+	c, err := d.DialContext(t.Context(), "tcp", cfg.LoopbackAddress())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/auth"
+	"github.com/hyperfleet/hyperfleet/internal/auth/authtest"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/idempotency"
 	"github.com/hyperfleet/hyperfleet/internal/idempotency/idempotencytest"
@@ -34,6 +36,7 @@ type api struct {
 	server *Server
 	http   *httptest.Server
 	images *fakeImages
+	keys   *auth.Keyring
 }
 
 func newAPI(t *testing.T, change ...func(*Config)) *api {
@@ -47,7 +50,11 @@ func newAPI(t *testing.T, change ...func(*Config)) *api {
 		t.Fatal(err)
 	}
 	images := &fakeImages{}
-	cfg := Config{Machines: manager, Images: images, Runtime: "fake", Log: slog.New(strictLog{slog.NewTextHandler(t.Output(), nil), t}), KernelPath: "/boot/vmlinux", SpoolDir: t.TempDir()}
+	keys, err := auth.Open(t.Context(), authtest.NewStore(), auth.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Machines: manager, Images: images, Keys: keys, Runtime: "fake", Log: slog.New(strictLog{slog.NewTextHandler(t.Output(), nil), t}), KernelPath: "/boot/vmlinux", SpoolDir: t.TempDir()}
 	cfg.Idempotency = idempotency.NewKeeper(idempotencytest.NewStore(), idempotency.DefaultBounds(), cfg.Log)
 	for _, f := range change {
 		f(&cfg)
@@ -56,12 +63,15 @@ func newAPI(t *testing.T, change ...func(*Config)) *api {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ts := httptest.NewServer(s.Handler())
-	a := &api{Client: &hyperfleet.Client{Host: ts.URL}, t: t, host: host, server: s, http: ts, images: images}
+	ts := httptest.NewServer(s.TrustedHandler())
+	a := &api{Client: &hyperfleet.Client{Host: ts.URL}, t: t, host: host, server: s, http: ts, images: images, keys: keys}
 	t.Cleanup(func() {
 		s.Close()
 		a.CloseIdleConnections()
 		ts.Close()
+		if err := keys.Close(); err != nil {
+			t.Error(err)
+		}
 		if err := manager.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
@@ -552,10 +562,11 @@ func TestOpenAPIIsTheRoutes(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"DELETE /images/{ref}", "DELETE /machines/{id}", "DELETE /machines/{id}/files", "GET /health", "GET /images", "GET /images/{ref}",
+		"DELETE /images/{ref}", "DELETE /keys/{id}", "DELETE /machines/{id}", "DELETE /machines/{id}/files", "GET /health", "GET /images", "GET /images/{ref}",
+		"GET /keys", "GET /keys/{id}",
 		"GET /machines", "GET /machines/{id}", "GET /machines/{id}/console", "GET /machines/{id}/exec/{exec_id}", "GET /machines/{id}/files",
 		"GET /machines/{id}/files/list", "GET /machines/{id}/files/stat", "GET /machines/{id}/logs", "GET /machines/{id}/wait", "GET /ready", "GET /version",
-		"POST /images/import", "POST /images/prune", "POST /images/pull", "POST /machines", "POST /machines/{id}/exec", "POST /machines/{id}/exec/{exec_id}/attach",
+		"POST /images/import", "POST /images/prune", "POST /images/pull", "POST /keys", "POST /machines", "POST /machines/{id}/exec", "POST /machines/{id}/exec/{exec_id}/attach",
 		"POST /machines/{id}/files", "POST /machines/{id}/files/mkdir", "POST /machines/{id}/files/rename", "POST /machines/{id}/pause", "POST /machines/{id}/restart", "POST /machines/{id}/resume",
 		"POST /machines/{id}/start", "POST /machines/{id}/stop", "PUT /machines/{id}/files",
 	}

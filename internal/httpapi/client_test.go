@@ -24,6 +24,7 @@ var clientCalls = map[string]string{
 	"RemoveFile": "removeFile", "Mkdir": "mkdir", "RenameFile": "renameFile",
 	"PullImage": "pullImage", "ImportImage": "importImage", "ListImages": "listImages", "Image": "getImage",
 	"DeleteImage": "deleteImage", "PruneImages": "pruneImages",
+	"CreateKey": "createKey", "ListKeys": "listKeys", "Keys": "listKeys", "Key": "getKey", "RevokeKey": "revokeKey",
 }
 
 // withoutClient are operations that the client does without, and methods that

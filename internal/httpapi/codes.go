@@ -29,6 +29,7 @@ var codeExamples = []codeExample{
 	{errdefs.Invalid, "VALIDATION_ERROR", "Machine must be running to execute commands", []string{"exec"}},
 	{errdefs.Invalid, "VALIDATION_ERROR", "Machine must be running for file operations", []string{"files"}},
 	{errdefs.Invalid, "FILE_IS_A_DIRECTORY", "read /etc: is a directory", []string{"files"}},
+	{errdefs.Invalid, "VALIDATION_ERROR", "expires_at has passed already", []string{"keys"}},
 	{errdefs.Invalid, "VALIDATION_ERROR", "the request cannot work as it stands", nil},
 
 	{errdefs.Unauthorized, "REGISTRY_UNAUTHORIZED", "the registry refused the login for image registry.test/app:1", []string{"machines", "images"}},
@@ -42,6 +43,7 @@ var codeExamples = []codeExample{
 	{errdefs.NotFound, "EXEC_NOT_FOUND", "command \"c1\" is not known", []string{"exec"}},
 	{errdefs.NotFound, "FILE_NOT_FOUND", "stat /nowhere: no such file or directory", []string{"files"}},
 	{errdefs.NotFound, "IMAGE_NOT_FOUND", "image docker.io/library/nosuch:latest not found", []string{"images", "machines"}},
+	{errdefs.NotFound, "NOT_FOUND", "API key not found", []string{"keys"}},
 	{errdefs.NotFound, "NOT_FOUND", "Not found", nil},
 
 	{errdefs.Conflict, "IDEMPOTENCY_KEY_REUSED", "this Idempotency-Key was used for another request", []string{"machines", "exec", "images"}},
@@ -57,6 +59,7 @@ var codeExamples = []codeExample{
 	{errdefs.Exhausted, "IMAGE_TOO_LARGE", "image registry.test/app:1 is larger than the server's limit", []string{"images", "machines"}},
 	{errdefs.Exhausted, "OUTPUT_TOO_LARGE", errSpoolFull.Message, []string{"exec"}},
 	{errdefs.Exhausted, "GUEST_NO_SPACE", "write /f: no space left on device", []string{"files"}},
+	{errdefs.Exhausted, "KEY_LIMIT", "there are 10000 API keys already: revoke those that nobody uses", []string{"keys"}},
 	{errdefs.Exhausted, "EXHAUSTED", "a limit is reached", nil},
 
 	{errdefs.Quota, codeQuota, "this key's quota of machines is used up: 1 asked for, 10 of 10 used", nil},
@@ -107,5 +110,6 @@ var refusalExamples = map[int]string{
 	http.StatusForbidden:             "Cross-origin requests are refused",
 	http.StatusRequestTimeout:        "request body read timeout",
 	http.StatusMisdirectedRequest:    "This listener answers for localhost only",
+	http.StatusTooManyRequests:       "Too many failed attempts",
 	http.StatusRequestEntityTooLarge: "request body is too large limit=1048576 bytes",
 }

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"net/http"
 	"strings"
 	"testing"
 )
@@ -10,15 +9,6 @@ const appOrigin = "https://app.test"
 
 func withOrigins(origins ...string) func(*Config) {
 	return func(c *Config) { c.CORSOrigins = origins }
-}
-
-// deny is an authentication that lets nobody in.
-func deny(c *Config) {
-	c.Authenticate = func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			writeError(w, r, publicError(errNoMachine))
-		})
-	}
 }
 
 func TestCORSIsOffByDefault(t *testing.T) {
@@ -52,7 +42,7 @@ func TestCORSPreflight(t *testing.T) {
 		{"no origin", []string{"*"}, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a := newAPI(t, withOrigins(c.origins...), deny)
+			a := newAPI(t, withOrigins(c.origins...)).keyed()
 			header := []string{"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,idempotency-key"}
 			if c.origin != "" {
 				header = append(header, "Origin", c.origin)

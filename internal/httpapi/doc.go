@@ -20,7 +20,9 @@
 // # What is not
 //
 // No rule about machines, no adapter, no listener: package daemon wires those.
-// Authentication has its place (Config.Authenticate) and is not here.
+// Keys and scopes are package auth's; which scope an operation needs is told at
+// its registration, by its Security, and enforced by authorize before its input
+// is read.
 //
 // # Concurrency
 //

@@ -32,11 +32,11 @@ func openAPIConfig() huma.Config {
 					Description: "The request's own, or a new one; it is in the daemon's log", Schema: &huma.Schema{Type: "string"},
 				}},
 				SecuritySchemes: map[string]*huma.SecurityScheme{
-					"bearerAuth": {Type: "http", Scheme: "bearer", Description: "An API key: `Authorization: Bearer hf_...`"},
-					"apiKey":     {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "The same key"},
+					bearerAuth: {Type: "http", Scheme: "bearer", Description: "An API key: `Authorization: Bearer hf_...`"},
+					apiKeyAuth: {Type: "apiKey", In: "header", Name: headerAPIKey, Description: "The same key"},
 				},
 			},
-			Tags: []*huma.Tag{{Name: "machines"}, {Name: "exec"}, {Name: "files"}, {Name: "images"}, {Name: "system"}},
+			Tags: []*huma.Tag{{Name: "machines"}, {Name: "exec"}, {Name: "files"}, {Name: "images"}, {Name: "keys"}, {Name: "system"}},
 		},
 		Formats:       map[string]huma.Format{mediaJSON: format, "json": format}, // the second for types that end in +json
 		DefaultFormat: mediaJSON,

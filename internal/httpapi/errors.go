@@ -139,6 +139,7 @@ var refusals = map[int]hyperfleet.ErrorBody{
 	http.StatusRequestTimeout:        {Error: "TimeoutError", Code: "REQUEST_TIMEOUT"},
 	http.StatusMisdirectedRequest:    {Error: "forbidden", Code: "HOST_NOT_ALLOWED"},
 	http.StatusRequestEntityTooLarge: {Error: "PayloadTooLargeError", Code: "PAYLOAD_TOO_LARGE"},
+	http.StatusTooManyRequests:       {Error: "TooManyRequestsError", Code: "TOO_MANY_REQUESTS"},
 	http.StatusInternalServerError:   {Error: "internal_error", Code: "INTERNAL_ERROR"},
 }
 

@@ -23,19 +23,30 @@ var examples = map[reflect.Type]any{
 	reflect.TypeFor[hyperfleet.FileInfo](): hyperfleet.FileInfo{
 		Path: "/root/hello.txt", Size: 6, Mode: "644", ModTime: "2026-01-02T15:04:05Z", Type: "file",
 	},
-	reflect.TypeFor[hyperfleet.MkdirRequest]():  hyperfleet.MkdirRequest{Path: "/srv/data", Mode: "755", Parents: true},
-	reflect.TypeFor[hyperfleet.RenameRequest](): hyperfleet.RenameRequest{From: "/root/hello.txt", To: "/root/bye.txt"},
-	reflect.TypeFor[hyperfleet.PullRequest]():   hyperfleet.PullRequest{Image: "alpine:3.20"},
-	reflect.TypeFor[hyperfleet.PullEvent]():     hyperfleet.PullEvent{Progress: &hyperfleet.PullProgress{Phase: "pull", Current: 1 << 20, Total: 3 << 20}},
-	reflect.TypeFor[hyperfleet.PruneRequest]():  hyperfleet.PruneRequest{UnusedFor: 86400},
-	reflect.TypeFor[hyperfleet.PruneResult]():   hyperfleet.PruneResult{Removed: []hyperfleet.Image{exampleImage}, BytesFreed: 8 << 20},
-	reflect.TypeFor[hyperfleet.Image]():         exampleImage,
-	reflect.TypeFor[hyperfleet.LogEntry]():      hyperfleet.LogEntry{Time: exampleTime, Source: "serial", Line: "Welcome to Alpine Linux 3.20"},
-	reflect.TypeFor[hyperfleet.Health]():        hyperfleet.Health{Status: "ok"},
-	reflect.TypeFor[hyperfleet.Version]():       hyperfleet.Version{Version: "v1.2.3", Runtime: "qemu"},
+	reflect.TypeFor[hyperfleet.MkdirRequest]():     hyperfleet.MkdirRequest{Path: "/srv/data", Mode: "755", Parents: true},
+	reflect.TypeFor[hyperfleet.RenameRequest]():    hyperfleet.RenameRequest{From: "/root/hello.txt", To: "/root/bye.txt"},
+	reflect.TypeFor[hyperfleet.PullRequest]():      hyperfleet.PullRequest{Image: "alpine:3.20"},
+	reflect.TypeFor[hyperfleet.PullEvent]():        hyperfleet.PullEvent{Progress: &hyperfleet.PullProgress{Phase: "pull", Current: 1 << 20, Total: 3 << 20}},
+	reflect.TypeFor[hyperfleet.PruneRequest]():     hyperfleet.PruneRequest{UnusedFor: 86400},
+	reflect.TypeFor[hyperfleet.PruneResult]():      hyperfleet.PruneResult{Removed: []hyperfleet.Image{exampleImage}, BytesFreed: 8 << 20},
+	reflect.TypeFor[hyperfleet.Image]():            exampleImage,
+	reflect.TypeFor[hyperfleet.LogEntry]():         hyperfleet.LogEntry{Time: exampleTime, Source: "serial", Line: "Welcome to Alpine Linux 3.20"},
+	reflect.TypeFor[hyperfleet.CreateKeyRequest](): hyperfleet.CreateKeyRequest{Name: "ci", Scopes: []string{hyperfleet.ScopeMachinesAll, hyperfleet.ScopeImagesRead}, ExpiresAt: &exampleExpiry},
+	reflect.TypeFor[hyperfleet.CreatedKey]():       hyperfleet.CreatedKey{Key: exampleKey, Secret: "hf_9sXUeDlAcOFAOk2QnJMbv3gNvTjSx4bI"},
+	reflect.TypeFor[hyperfleet.Key]():              exampleKey,
+	reflect.TypeFor[page[hyperfleet.Key]]():        page[hyperfleet.Key]{Data: []hyperfleet.Key{exampleKey}, Total: 1},
+	reflect.TypeFor[hyperfleet.Health]():           hyperfleet.Health{Status: "ok"},
+	reflect.TypeFor[hyperfleet.Version]():          hyperfleet.Version{Version: "v1.2.3", Runtime: "qemu"},
 }
 
 var exampleTime = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+
+var exampleExpiry = exampleTime.AddDate(1, 0, 0)
+
+var exampleKey = hyperfleet.Key{
+	ID: "5kq2wz7ndtyb", Name: "ci", KeyPrefix: "hf_9sXUeDlA", Scopes: []string{hyperfleet.ScopeMachinesAll, hyperfleet.ScopeImagesRead},
+	ExpiresAt: &exampleExpiry, LastUsedAt: &exampleTime, CreatedAt: exampleTime,
+}
 
 var exampleMachine = hyperfleet.Machine{
 	ID: "k3x9v2m1q8zt", Name: "web", Status: hyperfleet.StatusRunning, RuntimeType: "qemu",

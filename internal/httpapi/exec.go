@@ -17,6 +17,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/auth"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
@@ -43,7 +44,7 @@ func (s *Server) registerExec() {
 		Headers:     map[string]*huma.Param{"Upgrade": {Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{hyperfleet.ExecProtocol}}}},
 	}
 	register(s, s.idempotent(huma.Operation{
-		OperationID: "exec", Method: http.MethodPost, Path: "/machines/{id}/exec", Tags: tags, MaxBodyBytes: execMaxBody,
+		OperationID: "exec", Security: needs(auth.MachinesExec), Method: http.MethodPost, Path: "/machines/{id}/exec", Tags: tags, MaxBodyBytes: execMaxBody,
 		Summary:     "Run a command",
 		Description: "Answers when the command has ended; a client that goes away kills it, unless it sent an `Idempotency-Key`. With `Upgrade: hyperfleet-exec` the command is streamed, and goes on for a while when the client goes away.",
 		Responses: map[string]*huma.Response{
@@ -52,13 +53,13 @@ func (s *Server) registerExec() {
 		},
 	}, refuse), s.exec, ofGuest, failures{errdefs.Throttled})
 	register(s, huma.Operation{
-		OperationID: "attachExec", Method: http.MethodPost, Path: "/machines/{id}/exec/{exec_id}/attach", Tags: tags,
+		OperationID: "attachExec", Security: needs(auth.MachinesExec), Method: http.MethodPost, Path: "/machines/{id}/exec/{exec_id}/attach", Tags: tags,
 		Summary:       "Go on with a streamed command; needs Upgrade: hyperfleet-exec",
 		DefaultStatus: http.StatusSwitchingProtocols,
 		Responses:     map[string]*huma.Response{"101": upgraded},
 	}, s.attachExec, ofGuest)
 	register(s, huma.Operation{
-		OperationID: "execStatus", Method: http.MethodGet, Path: "/machines/{id}/exec/{exec_id}", Tags: tags, Summary: "Ask how a command is doing",
+		OperationID: "execStatus", Security: needs(auth.MachinesExec), Method: http.MethodGet, Path: "/machines/{id}/exec/{exec_id}", Tags: tags, Summary: "Ask how a command is doing",
 	}, s.execStatus, ofGuest)
 }
 

@@ -39,7 +39,7 @@ func TestStreamStdin(t *testing.T) {
 func TestStreamOverTLS(t *testing.T) {
 	a := newAPI(t)
 	id := a.running().ID
-	ts := httptest.NewUnstartedServer(a.server.Handler())
+	ts := httptest.NewUnstartedServer(a.server.TrustedHandler())
 	ts.EnableHTTP2 = true
 	ts.StartTLS()
 	defer ts.Close()

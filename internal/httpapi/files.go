@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/auth"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
@@ -37,18 +38,18 @@ type fileUpload struct {
 func (s *Server) registerFiles() {
 	tags := []string{"files"}
 	register(s, huma.Operation{
-		OperationID: "uploadFile", Method: http.MethodPost, Path: "/machines/{id}/files", Tags: tags, Summary: "Write a file given in base64",
+		OperationID: "uploadFile", Security: needs(auth.MachinesExec), Method: http.MethodPost, Path: "/machines/{id}/files", Tags: tags, Summary: "Write a file given in base64",
 	}, s.uploadFile, ofGuest)
 	// Told afterwards: huma would read and decode a body that it knows of.
 	upload := s.operation(http.MethodPost, "/machines/{id}/files")
 	upload.RequestBody = &huma.RequestBody{Required: true, Content: jsonContent(schemaOf[fileUpload](s))}
 	s.document(upload, ofGuest)
 	register(s, huma.Operation{
-		OperationID: "putFile", Method: http.MethodPut, Path: "/machines/{id}/files", Tags: tags, Summary: "Write a file of any size; it is replaced once all of it has arrived",
+		OperationID: "putFile", Security: needs(auth.MachinesExec), Method: http.MethodPut, Path: "/machines/{id}/files", Tags: tags, Summary: "Write a file of any size; it is replaced once all of it has arrived",
 		RequestBody: &huma.RequestBody{Description: "The file; nothing makes an empty one", Content: binaryContent(octetStream)},
 	}, s.putFile, ofGuest)
 	register(s, huma.Operation{
-		OperationID: "readFile", Method: http.MethodGet, Path: "/machines/{id}/files", Tags: tags, Summary: "Read a file",
+		OperationID: "readFile", Security: needs(auth.MachinesExec), Method: http.MethodGet, Path: "/machines/{id}/files", Tags: tags, Summary: "Read a file",
 		Description: "In base64, or with `Accept: application/octet-stream` as it is.",
 		Responses: map[string]*huma.Response{"200": {
 			Description: "The file",
@@ -61,11 +62,11 @@ func (s *Server) registerFiles() {
 			},
 		}},
 	}, s.readFile, ofGuest)
-	register(s, huma.Operation{OperationID: "removeFile", Method: http.MethodDelete, Path: "/machines/{id}/files", Tags: tags, Summary: "Remove a file or a folder", DefaultStatus: http.StatusNoContent}, s.removeFile, ofGuest)
-	register(s, huma.Operation{OperationID: "statFile", Method: http.MethodGet, Path: "/machines/{id}/files/stat", Tags: tags, Summary: "Describe a file"}, s.statFile, ofGuest)
-	register(s, huma.Operation{OperationID: "listFiles", Method: http.MethodGet, Path: "/machines/{id}/files/list", Tags: tags, Summary: "List a folder"}, s.listFiles, ofGuest)
-	register(s, huma.Operation{OperationID: "mkdir", Method: http.MethodPost, Path: "/machines/{id}/files/mkdir", Tags: tags, Summary: "Make a folder", DefaultStatus: http.StatusNoContent}, s.mkdir, ofGuest)
-	register(s, huma.Operation{OperationID: "renameFile", Method: http.MethodPost, Path: "/machines/{id}/files/rename", Tags: tags, Summary: "Rename a file", DefaultStatus: http.StatusNoContent}, s.renameFile, ofGuest)
+	register(s, huma.Operation{OperationID: "removeFile", Security: needs(auth.MachinesExec), Method: http.MethodDelete, Path: "/machines/{id}/files", Tags: tags, Summary: "Remove a file or a folder", DefaultStatus: http.StatusNoContent}, s.removeFile, ofGuest)
+	register(s, huma.Operation{OperationID: "statFile", Security: needs(auth.MachinesExec), Method: http.MethodGet, Path: "/machines/{id}/files/stat", Tags: tags, Summary: "Describe a file"}, s.statFile, ofGuest)
+	register(s, huma.Operation{OperationID: "listFiles", Security: needs(auth.MachinesExec), Method: http.MethodGet, Path: "/machines/{id}/files/list", Tags: tags, Summary: "List a folder"}, s.listFiles, ofGuest)
+	register(s, huma.Operation{OperationID: "mkdir", Security: needs(auth.MachinesExec), Method: http.MethodPost, Path: "/machines/{id}/files/mkdir", Tags: tags, Summary: "Make a folder", DefaultStatus: http.StatusNoContent}, s.mkdir, ofGuest)
+	register(s, huma.Operation{OperationID: "renameFile", Security: needs(auth.MachinesExec), Method: http.MethodPost, Path: "/machines/{id}/files/rename", Tags: tags, Summary: "Rename a file", DefaultStatus: http.StatusNoContent}, s.renameFile, ofGuest)
 	s.documentPaths()
 }
 

@@ -353,7 +353,7 @@ func nextDaemon(t *testing.T, a *api, k *idempotency.Keeper) http.Handler {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	return s.Handler()
+	return s.TrustedHandler()
 }
 
 // A large answer goes out, and is not kept.

@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/auth"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
@@ -21,26 +22,26 @@ const ndjson = "application/x-ndjson"
 
 func (s *Server) registerImages() {
 	tags := []string{"images"}
-	register(s, huma.Operation{OperationID: "listImages", Method: http.MethodGet, Path: "/images", Tags: tags, Summary: "List images that are ready"}, s.listImages, ofStore)
+	register(s, huma.Operation{OperationID: "listImages", Security: needs(auth.ImagesRead), Method: http.MethodGet, Path: "/images", Tags: tags, Summary: "List images that are ready"}, s.listImages, ofStore)
 	register(s, s.idempotent(huma.Operation{
-		OperationID: "pullImage", Method: http.MethodPost, Path: "/images/pull", Tags: tags, Summary: "Make an image ready",
+		OperationID: "pullImage", Security: needs(auth.ImagesWrite), Method: http.MethodPost, Path: "/images/pull", Tags: tags, Summary: "Make an image ready",
 		Description: "Answers when it is ready, or with `Accept: application/x-ndjson` at once, with one event for each line.",
 		Responses: map[string]*huma.Response{"200": {Description: "The image", Content: map[string]*huma.MediaType{
 			"application/json": {Schema: schemaOf[hyperfleet.Image](s)}, ndjson: {Schema: schemaOf[hyperfleet.PullEvent](s)},
 		}}},
 	}, runAgain), s.pullImage, ofRegistry, failures{errdefs.Throttled})
 	register(s, huma.Operation{
-		OperationID: "importImage", Method: http.MethodPost, Path: "/images/import", Tags: tags, Summary: "Make an image of an archive",
+		OperationID: "importImage", Security: needs(auth.ImagesWrite), Method: http.MethodPost, Path: "/images/import", Tags: tags, Summary: "Make an image of an archive",
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"application/x-tar": {Schema: &huma.Schema{Type: "string", Format: "binary", MinLength: new(1)}},
 		}},
 	}, s.importImage, ofRegistry, failures{errdefs.Conflict, errdefs.Throttled})
 	register(s, huma.Operation{
-		OperationID: "pruneImages", Method: http.MethodPost, Path: "/images/prune", Tags: tags, Summary: "Remove the images that no machine uses",
+		OperationID: "pruneImages", Security: needs(auth.ImagesWrite), Method: http.MethodPost, Path: "/images/prune", Tags: tags, Summary: "Remove the images that no machine uses",
 		Description: "A machine uses its image from its creation on, started or not. Unfinished downloads go too.",
 	}, s.pruneImages, failures{errdefs.Exhausted, errdefs.Unavailable})
-	register(s, huma.Operation{OperationID: "getImage", Method: http.MethodGet, Path: "/images/{ref...}", Tags: tags, Summary: "Get an image by reference or digest"}, s.getImage, failures{errdefs.Invalid, errdefs.NotFound, errdefs.Unavailable})
-	register(s, huma.Operation{OperationID: "deleteImage", Method: http.MethodDelete, Path: "/images/{ref...}", Tags: tags, Summary: "Remove an image", DefaultStatus: http.StatusNoContent}, s.deleteImage, failures{errdefs.Invalid, errdefs.NotFound, errdefs.Conflict, errdefs.Unavailable})
+	register(s, huma.Operation{OperationID: "getImage", Security: needs(auth.ImagesRead), Method: http.MethodGet, Path: "/images/{ref...}", Tags: tags, Summary: "Get an image by reference or digest"}, s.getImage, failures{errdefs.Invalid, errdefs.NotFound, errdefs.Unavailable})
+	register(s, huma.Operation{OperationID: "deleteImage", Security: needs(auth.ImagesWrite), Method: http.MethodDelete, Path: "/images/{ref...}", Tags: tags, Summary: "Remove an image", DefaultStatus: http.StatusNoContent}, s.deleteImage, failures{errdefs.Invalid, errdefs.NotFound, errdefs.Conflict, errdefs.Unavailable})
 }
 
 func imageView(img machine.Image) hyperfleet.Image {

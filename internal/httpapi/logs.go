@@ -15,12 +15,13 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/auth"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
 
 func (s *Server) registerLogs(tags []string) {
 	register(s, huma.Operation{
-		OperationID: "machineLogs", Method: http.MethodGet, Path: "/machines/{id}/logs", Tags: tags, Summary: "Read a machine's log",
+		OperationID: "machineLogs", Security: needs(auth.MachinesRead), Method: http.MethodGet, Path: "/machines/{id}/logs", Tags: tags, Summary: "Read a machine's log",
 		Description: "What the guest wrote to its serial console, and what became of the machine and of its agent session. " +
 			"The log is bounded: the oldest lines go first. It is kept over stops and failures until the machine is deleted. " +
 			"As lines of text, or with `Accept: application/x-ndjson` as one entry for each line. " +

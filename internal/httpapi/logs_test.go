@@ -119,7 +119,7 @@ func TestFollowerLeaves(t *testing.T) {
 	m := a.running()
 	watched := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { returned <- struct{}{} }()
-		a.server.Handler().ServeHTTP(w, r)
+		a.server.TrustedHandler().ServeHTTP(w, r)
 	})
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -28,17 +29,22 @@ const (
 	apiPrefix = "/api/v1" // every route is served with and without it
 )
 
-// Handler serves the API to callers that reach it by the unix socket or by a
-// listener that is meant for the network.
+// Handler serves the API to callers with a key.
 func (s *Server) Handler() http.Handler { return s.observe(s.guarded()) }
 
-// LoopbackHandler serves the API on a loopback listener. It also refuses
-// requests whose Host is not a name of the loopback, so that a web page whose
-// domain is re-bound to 127.0.0.1 reaches nothing.
-func (s *Server) LoopbackHandler() http.Handler { return s.observe(refuseForeignHosts(s.guarded())) }
+// TrustedHandler serves the API to callers who need no key: those that reach
+// the unix socket, or everybody where the operator wants that.
+func (s *Server) TrustedHandler() http.Handler { return s.observe(trusted(s.guarded())) }
+
+// LoopbackHandler serves the API to callers who need no key, on a loopback
+// listener. It refuses requests whose Host is not a name of the loopback, so
+// that a web page whose domain is re-bound to 127.0.0.1 reaches nothing.
+func (s *Server) LoopbackHandler() http.Handler {
+	return s.observe(refuseForeignHosts(trusted(s.guarded())))
+}
 
 func (s *Server) guarded() http.Handler {
-	return originPolicy(s.cfg.CORSOrigins).handler(s.cfg.Authenticate(http.HandlerFunc(s.route)))
+	return originPolicy(s.cfg.CORSOrigins).handler(http.HandlerFunc(s.route))
 }
 
 // route finds the handler for a path with or without prefix and trailing slash,
@@ -218,14 +224,20 @@ func (s *Server) ended(r *http.Request, req *request, status int, took time.Dura
 	if status >= http.StatusInternalServerError {
 		level = slog.LevelWarn
 	}
-	attrs := append(req.attrs(), slog.String("method", r.Method), slog.String("path", r.URL.Path),
-		slog.Int("status", status), slog.Duration("took", took))
+	attrs := append(req.attrs(), slog.String("method", r.Method), slog.String("path", loggable(r.URL.Path)),
+		slog.String("route", req.route), slog.Int("status", status), slog.Duration("took", took))
 	s.cfg.Log.LogAttrs(r.Context(), level, "request", attrs...)
 }
 
+// aKey is what an API key looks like.
+var aKey = regexp.MustCompile(`hf_[A-Za-z0-9_-]{8,}`)
+
+// loggable is a path without the keys that people put where an id belongs.
+func loggable(path string) string { return aKey.ReplaceAllString(path, "hf_[redacted]") }
+
 // validRequestID accepts what is safe to log and to echo.
 func validRequestID(id string) bool {
-	if id == "" || len(id) > 128 {
+	if id == "" || len(id) > 128 || aKey.MatchString(id) {
 		return false
 	}
 	return strings.IndexFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) < 0

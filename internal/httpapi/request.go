@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hyperfleet/hyperfleet/internal/auth"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
 
@@ -28,10 +29,11 @@ func (nobody) RequestEnded(string, string, int, time.Duration) {}
 // its handler runs and read after.
 type request struct {
 	id      string
-	nested  bool       // the caller wants the nested forms
-	pattern string     // of the mux; "" until it is known
-	route   string     // pattern without method
-	machine machine.ID // "" for requests that concern none
+	nested  bool        // the caller wants the nested forms
+	pattern string      // of the mux; "" until it is known
+	route   string      // pattern without method
+	machine machine.ID  // "" for requests that concern none
+	caller  auth.Caller // the zero Caller until it is known, and for what is public
 }
 
 type requestKey struct{}
@@ -66,6 +68,9 @@ func (r *request) attrs() []slog.Attr {
 	attrs := []slog.Attr{slog.String("req", r.id)}
 	if r.machine != "" {
 		attrs = append(attrs, slog.String("machine", string(r.machine)))
+	}
+	if r.caller.Local || r.caller.KeyID != "" {
+		attrs = append(attrs, slog.Any("caller", r.caller))
 	}
 	return attrs
 }

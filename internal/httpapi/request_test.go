@@ -116,10 +116,10 @@ func TestRequestLog(t *testing.T) {
 		method, path string
 		want         []string
 	}{
-		{"POST", "/machines/" + m.ID + "/stop", []string{"level=INFO msg=request req=r-1 machine=" + m.ID + " method=POST path=/machines/" + m.ID + "/stop status=200"}},
-		{"GET", "/machines", []string{"level=DEBUG msg=request req=r-1 method=GET path=/machines status=200"}},
-		{"GET", "/machines/nosuch", []string{"level=DEBUG msg=request req=r-1 machine=nosuch method=GET"}},
-		{"GET", "/ready", []string{`level=ERROR msg="request failed" req=r-1 err=`, "level=WARN msg=request req=r-1 method=GET path=/ready status=500"}},
+		{"POST", "/machines/" + m.ID + "/stop", []string{"level=INFO msg=request req=r-1 machine=" + m.ID + " caller=local method=POST path=/machines/" + m.ID + "/stop route=/machines/{id}/stop status=200"}},
+		{"GET", "/machines", []string{"level=DEBUG msg=request req=r-1 caller=local method=GET path=/machines route=/machines status=200"}},
+		{"GET", "/machines/nosuch", []string{"level=DEBUG msg=request req=r-1 machine=nosuch caller=local method=GET"}},
+		{"GET", "/ready", []string{`level=ERROR msg="request failed" req=r-1 err=`, "level=WARN msg=request req=r-1 method=GET path=/ready route=/ready status=500"}},
 	} {
 		seen.take()
 		a.ask(c.method, c.path, "", headerRequestID, "r-1")

@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/auth"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 )
 
@@ -108,6 +109,10 @@ func errorExamples(op *huma.Operation, fails failures) map[int][]hyperfleet.Erro
 			add(c.status, body)
 		}
 	}
+	if scope, open := scopeOf(op); !open {
+		add(http.StatusUnauthorized, publicError(auth.ErrUnauthorized).body)
+		add(http.StatusForbidden, publicError(auth.Forbid(scope)).body)
+	}
 	for _, status := range transportStatuses(op) {
 		body := refusals[status]
 		body.Message = refusalExamples[status]
@@ -122,6 +127,9 @@ func errorExamples(op *huma.Operation, fails failures) map[int][]hyperfleet.Erro
 // transportStatuses are the refusals that may come before the handler.
 func transportStatuses(op *huma.Operation) []int {
 	statuses := []int{http.StatusBadRequest, http.StatusMisdirectedRequest}
+	if _, open := scopeOf(op); !open {
+		statuses = append(statuses, http.StatusTooManyRequests) // after wrong keys
+	}
 	if op.RequestBody != nil {
 		statuses = append(statuses, http.StatusRequestTimeout)
 		if op.RequestBody.Content[mediaJSON] != nil { // others are streamed
@@ -139,7 +147,7 @@ func (s *Server) errorResponse(status int, bodies []hyperfleet.ErrorBody) *huma.
 	nested := &huma.MediaType{Schema: schemaOf[nestedError](s), Examples: map[string]*huma.Example{}}
 	for _, body := range bodies {
 		name := body.Code
-		if plain.Examples[name] != nil {
+		if e := plain.Examples[name]; e != nil && e.Summary != body.Message {
 			name += " " + body.Error
 		}
 		plain.Examples[name] = &huma.Example{Summary: body.Message, Value: body}

@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/hyperfleet/hyperfleet"
+	"github.com/hyperfleet/hyperfleet/internal/auth"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/idempotency"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
@@ -62,11 +63,12 @@ type CachedImage struct {
 	Created, LastUsed time.Time
 }
 
-// Config is what a Server needs. Machines, Images and SpoolDir are required;
-// other zero values mean the default that their field names.
+// Config is what a Server needs. Machines, Images, Keys and SpoolDir are
+// required; other zero values mean the default that their field names.
 type Config struct {
 	Machines Machines
 	Images   Images
+	Keys     Keys
 	Log      *slog.Logger // default: discards
 	Observer Observer     // default: nobody
 
@@ -91,8 +93,6 @@ type Config struct {
 	// CORSOrigins are the origins whose web pages may call the API, or "*" for
 	// all; none by default.
 	CORSOrigins []string
-	// Authenticate wraps every handler; nil lets everybody in.
-	Authenticate func(http.Handler) http.Handler
 	// Ready says why the daemon cannot do its work yet; default: it can.
 	Ready func(ctx context.Context) error
 	// Idempotency keeps what came of requests with an Idempotency-Key; without
@@ -101,17 +101,14 @@ type Config struct {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Machines == nil || c.Images == nil || c.SpoolDir == "" {
-		return c, errors.New("the API needs machines, images and a spool directory")
+	if c.Machines == nil || c.Images == nil || c.Keys == nil || c.SpoolDir == "" {
+		return c, errors.New("the API needs machines, images, keys and a spool directory")
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Observer == nil {
 		c.Observer = nobody{}
-	}
-	if c.Authenticate == nil {
-		c.Authenticate = func(h http.Handler) http.Handler { return h }
 	}
 	if c.Ready == nil {
 		c.Ready = func(context.Context) error { return nil }
@@ -135,12 +132,13 @@ func orDefault[T comparable](v, def T) T {
 
 // Server is the REST API as HTTP handlers.
 type Server struct {
-	cfg   Config
-	mux   *http.ServeMux
-	api   huma.API
-	life  context.Context // of work that its caller need not wait for
-	end   context.CancelFunc
-	execs *execs
+	cfg      Config
+	mux      *http.ServeMux
+	api      huma.API
+	life     context.Context // of work that its caller need not wait for
+	end      context.CancelFunc
+	execs    *execs
+	throttle *auth.Throttle
 
 	execLimit, pullLimit *limiter
 	spools               *spools
@@ -164,13 +162,16 @@ func New(cfg Config) (*Server, error) {
 	s.pullLimit = newLimiter("pulls and imports", "TOO_MANY_PULLS", cfg.MaxPulls, cfg.KeyMaxPulls)
 	s.life, s.end = context.WithCancel(context.Background())
 	s.spools = newSpools(cfg.SpoolDir, max(cfg.ExecMaxOutput, cfg.FileMaxSize))
+	s.throttle = auth.NewThrottle(cfg.Log)
 	s.api = humago.New(s.mux, openAPIConfig())
+	s.api.UseMiddleware(s.authorize)
 	s.errorSchema = schemaOf[hyperfleet.ErrorBody](s)
 	s.registerSystem()
 	s.registerMachines()
 	s.registerExec()
 	s.registerFiles()
 	s.registerImages()
+	s.registerKeys()
 	s.registerDocs()
 	return s, s.finishSpec()
 }
@@ -192,9 +193,10 @@ func (s *Server) Execs() int { return s.execs.running() }
 
 var errorBodyType = reflect.TypeFor[hyperfleet.ErrorBody]()
 
-// register adds an operation whose handler may return any error: those of
-// errdefs become their public form, all others are logged and hidden. fails
-// tells which kinds it may return, for the document: see failures.
+// register adds an operation for the callers that its Security tells of: needs,
+// or public. Its handler may return any error: those of errdefs become their
+// public form, all others are logged and hidden. fails tells which kinds it may
+// return, for the document: see failures.
 func register[I, O any](s *Server, op huma.Operation, handler func(context.Context, *I) (*O, error), fails ...failures) {
 	op.BodyReadTimeout = -1 // slowBody bounds it, and does not cut long handlers
 	if op.MaxBodyBytes == 0 {

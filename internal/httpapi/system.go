@@ -15,12 +15,12 @@ type response[T any] struct{ Body T }
 
 func (s *Server) registerSystem() {
 	register(s, huma.Operation{
-		OperationID: "health", Method: http.MethodGet, Path: "/health", Summary: "The daemon answers", Tags: []string{"system"},
+		OperationID: "health", Security: public, Method: http.MethodGet, Path: "/health", Summary: "The daemon answers", Tags: []string{"system"},
 	}, func(context.Context, *struct{}) (*response[hyperfleet.Health], error) {
 		return &response[hyperfleet.Health]{hyperfleet.Health{Status: "ok"}}, nil
 	})
 	register(s, huma.Operation{
-		OperationID: "ready", Method: http.MethodGet, Path: "/ready", Summary: "The daemon can do its work", Tags: []string{"system"},
+		OperationID: "ready", Security: public, Method: http.MethodGet, Path: "/ready", Summary: "The daemon can do its work", Tags: []string{"system"},
 	}, func(ctx context.Context, _ *struct{}) (*response[hyperfleet.Health], error) {
 		if err := s.cfg.Ready(ctx); err != nil {
 			return nil, err
@@ -28,7 +28,7 @@ func (s *Server) registerSystem() {
 		return &response[hyperfleet.Health]{hyperfleet.Health{Status: "ok"}}, nil
 	}, failures{errdefs.Unavailable})
 	register(s, huma.Operation{
-		OperationID: "version", Method: http.MethodGet, Path: "/version", Summary: "Which build this is", Tags: []string{"system"},
+		OperationID: "version", Security: public, Method: http.MethodGet, Path: "/version", Summary: "Which build this is", Tags: []string{"system"},
 	}, func(context.Context, *struct{}) (*response[hyperfleet.Version], error) {
 		return &response[hyperfleet.Version]{hyperfleet.Version{Version: buildinfo.Version(), Runtime: s.cfg.Runtime}}, nil
 	})

@@ -42,7 +42,7 @@ func insertKey(ctx context.Context, db execer, k auth.Key) error {
 func (s *Store) Key(ctx context.Context, id auth.KeyID) (auth.Key, error) {
 	k, err := scanKey(s.read.QueryRowContext(ctx, `SELECT `+keyColumns+` FROM api_keys WHERE id = ?`, id))
 	if errors.Is(err, sql.ErrNoRows) {
-		return auth.Key{}, auth.NotFoundError(id)
+		return auth.Key{}, auth.ErrNotFound
 	}
 	if err != nil {
 		return auth.Key{}, classify(fmt.Errorf("read key %s: %w", id, err))
@@ -88,7 +88,7 @@ func (s *Store) RevokeKey(ctx context.Context, id auth.KeyID, at time.Time) erro
 		return classify(fmt.Errorf("revoke key %s: %w", id, err))
 	}
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return errors.Join(auth.NotFoundError(id), err)
+		return errors.Join(auth.ErrNotFound, err)
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func (s *Store) Key(ctx context.Context, id auth.KeyID) (auth.Key, error) {
 	if k := s.find(id); k != nil {
 		return copied(*k), nil
 	}
-	return auth.Key{}, auth.NotFoundError(id)
+	return auth.Key{}, auth.ErrNotFound
 }
 
 // Keys implements auth.Store.
@@ -99,7 +99,7 @@ func (s *Store) RevokeKey(ctx context.Context, id auth.KeyID, at time.Time) erro
 	}
 	k := s.find(id)
 	if k == nil {
-		return auth.NotFoundError(id)
+		return auth.ErrNotFound
 	}
 	if k.RevokedAt.IsZero() {
 		k.RevokedAt = at
