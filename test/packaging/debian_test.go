@@ -55,7 +55,7 @@ var roots sync.Map
 
 func rootArchive(t *testing.T, packages string) string {
 	t.Helper()
-	make, _ := roots.LoadOrStore(packages, sync.OnceValues(func() (string, error) {
+	once, _ := roots.LoadOrStore(packages, sync.OnceValues(func() (string, error) {
 		path := filepath.Join(shared, "root-"+rand.Text()+".tar")
 		out, err := exec.Command("mmdebstrap", "--quiet", "--variant=minbase", "--include="+packages, "bookworm", path).CombinedOutput()
 		if err != nil {
@@ -63,7 +63,7 @@ func rootArchive(t *testing.T, packages string) string {
 		}
 		return path, nil
 	}))
-	path, err := make.(func() (string, error))()
+	path, err := once.(func() (string, error))()
 	if err != nil {
 		t.Fatal(err)
 	}

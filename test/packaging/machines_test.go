@@ -35,7 +35,8 @@ func TestUpgradeKeepsMachines(t *testing.T) {
 	for _, c := range []struct{ what, script string }{
 		{"upgrade", "dpkg -i /root/hyperfleet.deb"},
 		{"stop and start", "systemctl stop hyperfleet && systemctl start hyperfleet"},
-		{"crash", "systemctl kill --kill-whom=main -s KILL hyperfleet; until systemctl is-active hyperfleet; do sleep 0.1; done"},
+		{"crash", `before=$(systemctl show -p MainPID --value hyperfleet); kill -9 $before
+			until [ "$(systemctl is-active hyperfleet)" = active ] && [ $(systemctl show -p MainPID --value hyperfleet) != $before ]; do sleep 0.1; done`},
 	} {
 		d.run(c.script)
 		d.check("hyperfleet exec web -- cat /root/file", "kept")
