@@ -1,25 +1,21 @@
 package cli
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 )
 
-// Whoever asks for help gets an example of every command.
-func TestEveryCommandHasAnExample(t *testing.T) {
+// Every command says what it does, and shows how it is used or tells more.
+func TestEveryCommandHasHelp(t *testing.T) {
 	var visit func(*cobra.Command)
 	visit = func(cmd *cobra.Command) {
+		if cmd.Short == "" || cmd.Runnable() && cmd.Long == "" && cmd.Example == "" {
+			t.Errorf("%s: short %q, long %q, example %q", cmd.CommandPath(), cmd.Short, cmd.Long, cmd.Example)
+		}
 		for _, sub := range cmd.Commands() {
 			visit(sub)
 		}
-		if !cmd.Runnable() || cmd.Name() == "help" || strings.HasPrefix(cmd.CommandPath(), "hyperfleet completion") {
-			return // cobra's own
-		}
-		if !strings.Contains(cmd.Example, "  hyperfleet ") {
-			t.Errorf("%s has no example", cmd.CommandPath())
-		}
 	}
-	visit(newRootCommand(&globals{App: &App{Getenv: func(string) string { return "" }}}))
+	visit(newRootCommand(&globals{App: &App{}}))
 }

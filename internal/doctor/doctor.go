@@ -93,8 +93,9 @@ func kvm(_ context.Context, _ Config, h Host) Result {
 	if err != nil {
 		return warn("mount /proc", "the processor is unknown: %v", err)
 	}
-	for _, flag := range strings.Fields(info) {
-		if flag == "vmx" || flag == "svm" || flag == "CPU" && strings.Contains(info, "CPU implementer") {
+	arm := strings.Contains(info, "CPU implementer") // whose KVM needs no flag
+	for flag := range strings.FieldsSeq(info) {
+		if arm || flag == "vmx" || flag == "svm" {
 			return ok("/dev/kvm opens and the processor virtualizes")
 		}
 	}
