@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -97,5 +98,19 @@ func TestCORSOnErrors(t *testing.T) {
 	a := newAPI(t, withOrigins(appOrigin))
 	if resp, _ := a.ask("GET", "/machines/nosuch", "", "Origin", appOrigin); resp.StatusCode != 404 || resp.Header.Get("Access-Control-Allow-Origin") != appOrigin {
 		t.Errorf("%d %v", resp.StatusCode, resp.Header)
+	}
+}
+
+// With "*" every page may ask, and none gets anything without a key.
+func TestCORSAnyOriginNeedsAKey(t *testing.T) {
+	a := newAPI(t, withOrigins("*"))
+	ts := httptest.NewServer(a.server.Handler())
+	defer ts.Close()
+	a.http.URL = ts.URL
+	for method, body := range map[string]string{"GET": "", "POST": newMachine} {
+		resp, answer := a.ask(method, "/machines", body, "Origin", "https://evil.test", "Sec-Fetch-Site", "cross-site")
+		if resp.StatusCode != 401 || resp.Header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("%s: %d %v %s", method, resp.StatusCode, resp.Header, answer)
+		}
 	}
 }
