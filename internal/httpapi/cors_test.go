@@ -107,6 +107,9 @@ func TestCORSAnyOriginNeedsAKey(t *testing.T) {
 	ts := httptest.NewServer(a.server.Handler())
 	defer ts.Close()
 	a.http.URL = ts.URL
+	if resp, answer := a.ask("OPTIONS", "/machines", "", "Origin", "https://evil.test", "Access-Control-Request-Method", "POST"); resp.StatusCode != 204 {
+		t.Errorf("a preflight, which has no key: %d %s", resp.StatusCode, answer)
+	}
 	for method, body := range map[string]string{"GET": "", "POST": newMachine} {
 		resp, answer := a.ask(method, "/machines", body, "Origin", "https://evil.test", "Sec-Fetch-Site", "cross-site")
 		if resp.StatusCode != 401 || resp.Header.Get("Access-Control-Allow-Origin") != "*" {
