@@ -5,11 +5,13 @@
 package hosttest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,6 +81,7 @@ func New(t testing.TB, env ...string) *Host {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir,
 		"HYPERFLEET_STATE_DIR=" + h.State, "HYPERFLEET_RUN_DIR=" + h.Run,
 		"HYPERFLEET_HOST=unix://" + h.Run + "/api.sock",
+		"HYPERFLEET_METRICS_LISTEN=unix://" + h.metricsSocket(),
 		"PORT=" + strconv.Itoa(freePort(t)),
 	}, env...)
 	h.Client = &hyperfleet.Client{Host: "unix://" + h.Run + "/api.sock"}
@@ -328,6 +331,61 @@ func (h *Host) ResetRSS() {
 		h.t.Fatal(err)
 	}
 }
+
+// URL is the daemon's API over TCP.
+func (h *Host) URL() string {
+	h.t.Helper()
+	for _, kv := range slices.Backward(h.Env) {
+		if port, ok := strings.CutPrefix(kv, "PORT="); ok {
+			return "http://127.0.0.1:" + port
+		}
+	}
+	h.t.Fatal("the daemon has no port")
+	return ""
+}
+
+// Key makes an API key with every scope and returns its secret.
+func (h *Host) Key() string {
+	h.t.Helper()
+	k, err := h.CreateKey(h.t.Context(), hyperfleet.CreateKeyRequest{Name: "test"})
+	if err != nil {
+		h.t.Fatalf("create a key: %v", err)
+	}
+	return k.Secret
+}
+
+// Metric is one of the daemon's metrics without labels, now.
+func (h *Host) Metric(name string) float64 {
+	h.t.Helper()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", h.metricsSocket())
+		},
+	}}
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, "http://localhost/metrics", nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if rest, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			v, err := strconv.ParseFloat(rest, 64)
+			if err != nil {
+				h.t.Fatalf("metric %s: %v", name, err)
+			}
+			return v
+		}
+	}
+	h.t.Fatalf("no metric %s", name)
+	return 0
+}
+
+func (h *Host) metricsSocket() string { return filepath.Join(filepath.Dir(h.Run), "metrics.sock") }
 
 // Log is what the daemons of this host have logged, its last 4 MiB.
 func (h *Host) Log() string { return h.log.String() }
