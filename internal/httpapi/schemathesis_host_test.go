@@ -4,17 +4,23 @@ package httpapi
 
 import (
 	"context"
+	"encoding/binary"
 	"flag"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hyperfleet/hyperfleet/internal/auth"
 	"github.com/hyperfleet/hyperfleet/internal/errdefs"
 	"github.com/hyperfleet/hyperfleet/internal/machine"
 )
@@ -79,19 +85,53 @@ func (h *hospitable) Logs(ctx context.Context, id machine.ID, req machine.LogReq
 	return h.Machines.Logs(ctx, h.guest(ctx, id), req)
 }
 
+// kept are keys of which one is never revoked: the fuzzer's own.
+type kept struct {
+	Keys
+	id auth.KeyID
+}
+
+func (k *kept) Revoke(ctx context.Context, id auth.KeyID) error {
+	if id == k.id {
+		return errdefs.New(errdefs.NotFound, "NOT_FOUND", "it is needed")
+	}
+	return k.Keys.Revoke(ctx, id)
+}
+
+// manyAddresses gives each request an address of its own, since many wrong keys
+// from one are slowed down.
+func manyAddresses(next http.Handler) http.Handler {
+	var n atomic.Uint32
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var ip [4]byte
+		binary.BigEndian.PutUint32(ip[:], 10<<24+n.Add(1))
+		r.RemoteAddr = netip.AddrPortFrom(netip.AddrFrom4(ip), 1).String()
+		next.ServeHTTP(w, r)
+	})
+}
+
 // What the document says and what the server does are the same, for requests
 // that nobody has thought of, under both prefixes.
 func TestSchemathesis(t *testing.T) {
 	for name, prefix := range map[string]string{"root": "", "prefix": apiPrefix} {
 		t.Run(name, func(t *testing.T) {
-			machines := &hospitable{}
+			machines, keys := &hospitable{}, &kept{}
 			a := newAPI(t, func(c *Config) {
 				machines.Machines, c.Machines = c.Machines, machines
+				keys.Keys, c.Keys = c.Keys, keys
 				c.Log = slog.New(strictLog{slog.DiscardHandler, t})
 			})
 			machines.host = machine.ID(a.running().ID)
+			key, secret, err := a.keys.Create(t.Context(), auth.LocalCaller(), auth.CreateRequest{Name: "fuzzer", Scopes: auth.Scopes{auth.All}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys.id = key.ID
+			server := httptest.NewServer(manyAddresses(a.server.Handler()))
+			defer server.Close()
 			args := []string{
-				"run", a.http.URL + "/openapi.json", "--url", a.http.URL + prefix + "/",
+				"run", server.URL + "/openapi.json", "--url", server.URL + prefix + "/",
+				"--header", "Authorization: Bearer " + secret.Reveal(),
 				"--max-examples", strconv.Itoa(*fuzzExamples),
 			}
 			if *fuzzSeed != 0 {
