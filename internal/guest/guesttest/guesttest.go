@@ -132,8 +132,8 @@ func (g *Guest) Kill() {
 	g.mu.Lock()
 	g.dead = true
 	g.mu.Unlock()
+	g.Break() // first, so that the ends of commands are not told any more
 	g.cancel()
-	g.Break()
 }
 
 // Close ends the guest and waits for its goroutines.
