@@ -115,6 +115,9 @@ func (p *Process) Wait(ctx context.Context) (Status, error) {
 	if ctx.Err() != nil {
 		return Status{}, ctx.Err()
 	} else if err != nil {
+		if closed := p.control(func(int) error { return nil }); closed != nil {
+			err = closed
+		}
 		return Status{}, fmt.Errorf("wait for process %d: %w", p.id.PID, err)
 	}
 	return p.reap()
@@ -129,7 +132,8 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Close lets go of the process without ending it. It is idempotent.
+// Close lets go of the process without ending it. It is idempotent. What is
+// asked of the process from then on fails with os.ErrClosed.
 func (p *Process) Close() { p.pidfd.Close() }
 
 func (p *Process) ended() (ended bool, err error) {
@@ -176,8 +180,10 @@ func (p *Process) control(f func(fd int) error) error {
 		return err
 	}
 	var inner error
-	if err := conn.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
-		return err
+	// It fails for a closed file alone, with an error of the runtime's own that
+	// is not os.ErrClosed.
+	if conn.Control(func(fd uintptr) { inner = f(int(fd)) }) != nil {
+		return os.ErrClosed
 	}
 	return inner
 }

@@ -64,6 +64,20 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	must(t, p.Kill()) // an ended one: no error
 }
 
+func TestClosedHandle(t *testing.T) {
+	p := start(t, "exit 0")
+	_, err := p.Wait(t.Context())
+	must(t, err)
+	p.Close()
+	p.Close()
+	if err := p.Kill(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("kill gives %v", err)
+	}
+	if _, err := p.Wait(t.Context()); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("wait gives %v", err)
+	}
+}
+
 func TestStartIsolates(t *testing.T) {
 	leak, err := unix.Dup(0) // without close-on-exec: what we might have been started with
 	must(t, err)

@@ -1,9 +1,11 @@
 package qemu
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,11 +65,12 @@ func TestBootFails(t *testing.T) {
 		name, mode string
 		spoil      func(machine.VMConfig) error
 		code, text string
+		stuck      bool // what the test has put there cannot be removed
 	}{
 		{name: "no run directory", spoil: func(c machine.VMConfig) error { return os.Remove(c.RunDir) }, code: "INTERNAL_ERROR"},
-		{name: "agent socket", spoil: block(agentSocket), code: "INTERNAL_ERROR", text: "agent.sock"},
-		{name: "console socket", spoil: block(consoleSocket), code: "INTERNAL_ERROR", text: "console.sock"},
-		{name: "monitor socket", spoil: block(monitorSocket), code: "INTERNAL_ERROR", text: "monitor.sock"},
+		{name: "agent socket", spoil: block(agentSocket), code: "INTERNAL_ERROR", text: "agent.sock", stuck: true},
+		{name: "console socket", spoil: block(consoleSocket), code: "INTERNAL_ERROR", text: "console.sock", stuck: true},
+		{name: "monitor socket", spoil: block(monitorSocket), code: "INTERNAL_ERROR", text: "monitor.sock", stuck: true},
 		{name: "record", spoil: block(recordName + ".new"), code: "VMM_BOOT_FAILED", text: "record"},
 		{name: "console record", spoil: block("console.log"), code: "VMM_BOOT_FAILED", text: "console record"},
 		{name: "exits at once", mode: "exits", code: "VMM_BOOT_FAILED", text: "could not load kernel: wrong magic"},
@@ -84,6 +87,8 @@ func TestBootFails(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 			d, cfg := fake(t, c.mode)
+			var log bytes.Buffer
+			d.opts.Log = slog.New(slog.NewTextHandler(&log, nil))
 			must(t, d.Prepare(t.Context(), cfg))
 			if c.spoil != nil {
 				must(t, c.spoil(cfg))
@@ -100,6 +105,9 @@ func TestBootFails(t *testing.T) {
 			}
 			if after := list(t, "/proc/self/fd"); len(after) > len(descriptors) {
 				t.Errorf("descriptors %v, were %v", after, descriptors)
+			}
+			if (log.Len() > 0) != c.stuck {
+				t.Errorf("the log says %s", log.String())
 			}
 			requireReleased(t, d, cfg)
 		})
