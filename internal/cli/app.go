@@ -164,7 +164,7 @@ func newRootCommand(g *globals) *cobra.Command {
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table or json")
 	machine := newMachineCommand(g)
 	image := newImageCommand(g)
-	root.AddCommand(newServeCommand(g), newConfigCommand(g), newSetupCommand(g), newContextCommand(g), newRunCommand(g), machine, image, newVersionCommand(g), newDoctorCommand(g), newImportReferenceCommand(g), newGenerateCommand(g))
+	root.AddCommand(newServeCommand(g), newConfigCommand(g), newSetupCommand(g), newContextCommand(g), newRunCommand(g), machine, image, newKeyCommand(g), newVersionCommand(g), newDoctorCommand(g), newImportReferenceCommand(g), newGenerateCommand(g))
 	for _, alias := range []*cobra.Command{
 		newPsCommand(g), newCreateCommand(g), newInspectCommand(g), newExecCommand(g), newCpCommand(g), newRmCommand(g), newStartCommand(g),
 		newStopCommand(g), newRestartCommand(g), newPauseCommand(g), newResumeCommand(g), newWaitCommand(g), newLogsCommand(g),
