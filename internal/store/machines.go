@@ -58,6 +58,10 @@ func insertMachine(ctx context.Context, db execer, m *machine.Machine) error {
 
 // Machine returns errdefs.NotFound for an unknown id.
 func (s *Store) Machine(ctx context.Context, id machine.ID) (machine.Machine, error) {
+	m, ok, writes := s.recent.get(id)
+	if ok {
+		return m, nil
+	}
 	m, err := scanMachine(s.read.QueryRowContext(ctx, `SELECT `+machineColumns+` FROM machines WHERE id = ?`, id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return machine.Machine{}, machine.NotFoundError(id)
@@ -65,6 +69,7 @@ func (s *Store) Machine(ctx context.Context, id machine.ID) (machine.Machine, er
 	if err != nil {
 		return machine.Machine{}, classify(fmt.Errorf("read machine %s: %w", id, err))
 	}
+	s.recent.keep(m, writes)
 	return m, nil
 }
 
@@ -154,6 +159,7 @@ func (s *Store) DeleteMachine(ctx context.Context, id machine.ID) error {
 }
 
 func (s *Store) changed(res sql.Result, err error, verb string, id machine.ID) error {
+	s.recent.forget(id)
 	if err != nil {
 		return classify(fmt.Errorf("%s machine %s: %w", verb, id, err))
 	}

@@ -41,6 +41,8 @@ var migrations embed.FS
 type Store struct {
 	write *sql.DB // one connection
 	read  *sql.DB
+
+	recent recent
 }
 
 var _ machine.Store = (*Store)(nil)
