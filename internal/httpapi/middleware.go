@@ -224,7 +224,7 @@ func (s *Server) ended(r *http.Request, req *request, status int, took time.Dura
 	if status >= http.StatusInternalServerError {
 		level = slog.LevelWarn
 	}
-	attrs := append(req.attrs(), slog.String("method", r.Method), slog.String("path", loggable(r.URL.Path)),
+	attrs := append(req.attrs(), slog.String("method", loggable(r.Method)), slog.String("path", loggable(r.URL.Path)),
 		slog.String("route", req.route), slog.Int("status", status), slog.Duration("took", took))
 	s.cfg.Log.LogAttrs(r.Context(), level, "request", attrs...)
 }
@@ -232,8 +232,20 @@ func (s *Server) ended(r *http.Request, req *request, status int, took time.Dura
 // aKey is what an API key looks like.
 var aKey = regexp.MustCompile(`hf_[A-Za-z0-9_-]{8,}`)
 
-// loggable is a path without the keys that people put where an id belongs.
-func loggable(path string) string { return aKey.ReplaceAllString(path, "hf_[redacted]") }
+// maxLogged is how many bytes of a caller's word a line of the log holds. Headers
+// may have 64 KiB, and whoever reaches the port, also without a key, would fill
+// the log with as much for each request.
+const maxLogged = 512
+
+// loggable is a path or a method, shortened, without the keys that people put
+// where an id belongs.
+func loggable(word string) string {
+	word = aKey.ReplaceAllString(word, "hf_[redacted]")
+	if len(word) <= maxLogged {
+		return word
+	}
+	return strings.ToValidUTF8(word[:maxLogged], "") + "..."
+}
 
 // validRequestID accepts what is safe to log and to echo.
 func validRequestID(id string) bool {
