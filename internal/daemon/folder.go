@@ -15,8 +15,13 @@ import (
 )
 
 // makeDir makes a folder of ours, or makes sure that one that is there belongs
-// to us and is open to nobody beyond mode.
+// to us and is open to nobody beyond mode. A symbolic link has to be ours as
+// well: in a folder like /tmp, others could make us close and fill any folder of
+// the host.
 func makeDir(path string, mode os.FileMode) error {
+	if err := ownLink(path); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(path, mode); err != nil {
 		return explainDir(path, err)
 	}
@@ -32,6 +37,21 @@ func makeDir(path string, mode os.FileMode) error {
 	}
 	if err := os.Chmod(path, mode); err != nil {
 		return explainDir(path, err)
+	}
+	return nil
+}
+
+// ownLink refuses a symbolic link that somebody else than we or root has made.
+func ownLink(path string) error {
+	var st unix.Stat_t
+	err := unix.Lstat(filepath.Clean(path), &st)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return explainDir(path, err)
+	case st.Mode&unix.S_IFMT == unix.S_IFLNK && st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("folder %s is a symbolic link of uid %d, not ours: remove it, or set HYPERFLEET_STATE_DIR and HYPERFLEET_RUN_DIR", path, st.Uid)
 	}
 	return nil
 }
