@@ -53,14 +53,21 @@ func scopeOf(op *huma.Operation) (scope auth.Scope, open bool) {
 
 // authorize lets a request through to its operation when its caller may use
 // it. It runs before the input is read: who has no key learns nothing about
-// what is wrong with a body.
+// what is wrong with a query or a body.
 func (s *Server) authorize(hc huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(hc)
+	checked := func(hc huma.Context) {
+		if e := s.checkQuery(r); e != nil {
+			writeError(w, r, e)
+			return
+		}
+		next(hc)
+	}
 	scope, open := scopeOf(hc.Operation())
 	if open {
-		next(hc)
+		checked(hc)
 		return
 	}
-	r, w := humago.Unwrap(hc)
 	caller, err := s.caller(r)
 	if err != nil {
 		s.refuseCaller(w, r)
@@ -71,7 +78,7 @@ func (s *Server) authorize(hc huma.Context, next func(huma.Context)) {
 		writeError(w, r, publicError(auth.Forbid(scope)))
 		return
 	}
-	next(huma.WithContext(hc, auth.WithCaller(hc.Context(), caller)))
+	checked(huma.WithContext(hc, auth.WithCaller(hc.Context(), caller)))
 }
 
 // caller is who sends the request: whom the listener vouches for, or the owner

@@ -198,6 +198,23 @@ func TestDefect16AuthComesBeforeValidation(t *testing.T) {
 	}
 }
 
+// A query is input too: who has no key is not told what is wrong with it.
+func TestAuthComesBeforeTheQuery(t *testing.T) {
+	a := newAPI(t)
+	for _, path := range []string{"/machines?limit=", "/machines?limit=%zz", "/api/v1/machines?limit="} {
+		for _, c := range []struct {
+			handler http.Handler
+			want    int
+		}{{a.server.Handler(), http.StatusUnauthorized}, {a.server.TrustedHandler(), http.StatusBadRequest}} {
+			w := httptest.NewRecorder()
+			c.handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+			if w.Code != c.want {
+				t.Errorf("GET %s: %d, want %d: %s", path, w.Code, c.want, w.Body)
+			}
+		}
+	}
+}
+
 func TestKeyHeaders(t *testing.T) {
 	a := newAPI(t).keyed()
 	_, secret := a.newKey(auth.All)

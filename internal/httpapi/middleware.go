@@ -63,15 +63,6 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	}
 	if _, pattern := s.mux.Handler(r); pattern != "" && s.literal.has(r) {
 		requestOf(r.Context()).matched(pattern, r.URL.Path)
-		if !wellEncoded(r.URL.RawQuery) {
-			writeError(w, r, refusal(http.StatusBadRequest, "The query is not well encoded"))
-			return
-		}
-		if name := emptyParameter(r.URL.RawQuery, s.typed[pattern]); name != "" {
-			writeError(w, r, refusal(http.StatusBadRequest, "validation failed",
-				hyperfleet.ErrorDetail{Location: "query." + name, Message: "expected a value"}))
-			return
-		}
 		s.mux.ServeHTTP(w, r)
 		return
 	}
@@ -123,6 +114,19 @@ func (l literals) has(r *http.Request) bool {
 func clean(r *http.Request) bool {
 	p := r.URL.EscapedPath()
 	return path.Clean(p) == p
+}
+
+// checkQuery refuses a query of which a part would be skipped silently; nil when
+// there is none.
+func (s *Server) checkQuery(r *http.Request) *apiError {
+	if !wellEncoded(r.URL.RawQuery) {
+		return refusal(http.StatusBadRequest, "The query is not well encoded")
+	}
+	if name := emptyParameter(r.URL.RawQuery, s.typed[requestOf(r.Context()).pattern]); name != "" {
+		return refusal(http.StatusBadRequest, "validation failed",
+			hyperfleet.ErrorDetail{Location: "query." + name, Message: "expected a value"})
+	}
+	return nil
 }
 
 // wellEncoded reports whether nothing of the query would be skipped silently.
