@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"errors"
+	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -84,6 +86,34 @@ func TestImportedKeysAuthenticate(t *testing.T) {
 		caller, err := ring.Authenticate(auth.Secret("hf_" + strings.Repeat(letter, 32)))
 		if (err == nil) != opens || opens && (caller.KeyID != "V1StGXR8_Z5j" || !caller.Scopes.Allows(auth.MachinesExec)) {
 			t.Errorf("key %s: %+v, %v", letter, caller, err)
+		}
+	}
+}
+
+// A daemon on imported state opens its port to who has a key of the reference,
+// and to nobody with one that has expired or was revoked.
+func TestImportedKeysOpenThePort(t *testing.T) {
+	cfg := settings(t)
+	configured(t, cfg)
+	if _, err := ImportReference(t.Context(), ImportRequest{File: referencetest.New(t, referencetest.Schema, referencetest.Rows)}); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, cfg)
+	for letter, want := range map[string]int{"a": http.StatusOK, "b": http.StatusUnauthorized, "c": http.StatusUnauthorized, "d": http.StatusUnauthorized} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+cfg.LoopbackAddress()+"/machines", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer hf_"+strings.Repeat(letter, 32))
+		req.Close = true
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != want || strings.Contains(string(body), "a1b2c3d4e5f6") != (want == http.StatusOK) {
+			t.Errorf("key %s: %d, want %d: %s, %v", letter, resp.StatusCode, want, body, err)
 		}
 	}
 }
