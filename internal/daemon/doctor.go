@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"os"
 	"runtime"
 	"time"
 
@@ -39,6 +40,7 @@ func Doctor(ctx context.Context) ([]DoctorResult, error) {
 	} else if c.KernelPath == "" {
 		c.KernelPath = k.Path
 	}
+	c.KernelFault = kernelFault(c.KernelPath)
 	host := doctor.Local()
 	host.Nftables = network.Answers
 	host.Daemon = func(ctx context.Context) (string, error) {
@@ -54,4 +56,29 @@ func Doctor(ctx context.Context) ([]DoctorResult, error) {
 		list = append(list, DoctorResult{r.Name, string(r.Level), r.Reason, r.Fix})
 	}
 	return list, nil
+}
+
+// kernelFault says why the kernel at path is not of the form that VMMs load, if
+// so: an ELF vmlinux with a PVH entry on amd64, an Image on arm64.
+func kernelFault(path string) string {
+	if path == "" {
+		return ""
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	head := make([]byte, 0x206)
+	if _, err := f.ReadAt(head, 0); err == nil && string(head[0x202:]) == "HdrS" { // Documentation/arch/x86/boot.rst
+		return "it is a compressed vmlinuz"
+	}
+	if _, err := kernel.Verify(f, info.Size(), kernel.Arch(runtime.GOARCH)); err != nil {
+		return err.Error()
+	}
+	return ""
 }

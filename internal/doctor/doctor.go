@@ -32,6 +32,7 @@ type Result struct {
 type Config struct {
 	StateDir, RunDir, Socket, Address   string
 	QEMU, KernelPath, KernelError, Init string // KernelError: why there is no kernel, "" for none
+	KernelFault                         string // why VMMs cannot load the one at KernelPath, "" when they can
 	Version                             string // of this program
 	SocketLimit                         int    // bytes that a socket's path may have
 }
@@ -99,7 +100,7 @@ func kvm(_ context.Context, _ Config, h Host) Result {
 			return ok("/dev/kvm opens and the processor virtualizes")
 		}
 	}
-	return warn("guests run in software; use a host with vmx or svm for speed", "/dev/kvm opens, but the processor has neither vmx nor svm: a software KVM that guests hang on")
+	return warn("guests run in software; use a host with vmx or svm for speed", "/dev/kvm opens, but the processor has neither vmx nor svm: a software KVM (PVM) that guests hang on")
 }
 
 func qemu(ctx context.Context, c Config, h Host) Result {
@@ -145,6 +146,9 @@ func firecracker(ctx context.Context, _ Config, h Host) Result {
 func guestKernel(_ context.Context, c Config, _ Host) Result {
 	if c.KernelError != "" {
 		return fail("hyperfleet setup", "no guest kernel: %s", c.KernelError)
+	}
+	if c.KernelFault != "" {
+		return warn("hyperfleet setup --kernel FILE unpacks a compressed one", "%s is not what VMMs load: %s", c.KernelPath, c.KernelFault)
 	}
 	return ok("%s", c.KernelPath)
 }

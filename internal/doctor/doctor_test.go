@@ -77,10 +77,11 @@ func TestCheckBadHosts(t *testing.T) {
 		spoil      func(*Config, *Host)
 	}{
 		"no kvm":        {"kvm", "does not open", Warn, func(_ *Config, h *Host) { h.OpenKVM = func() error { return broken } }},
-		"software kvm":  {"kvm", "neither vmx nor svm", Warn, func(_ *Config, h *Host) { reads(h, "/proc/cpuinfo", "flags : fpu") }},
+		"software kvm":  {"kvm", "neither vmx nor svm: a software KVM (PVM)", Warn, func(_ *Config, h *Host) { reads(h, "/proc/cpuinfo", "flags : fpu") }},
 		"no qemu":       {"qemu", "not found", Fail, func(_ *Config, h *Host) { missing(h, "qemu") }},
 		"no jailer":     {"firecracker", "jailer is not found", Warn, func(_ *Config, h *Host) { missing(h, "jailer") }},
 		"no kernel":     {"kernel", "none", Fail, func(c *Config, _ *Host) { c.KernelError = "none" }},
+		"packed kernel": {"kernel", "/s/kernel/vmlinux is not what VMMs load: packed", Warn, func(c *Config, _ *Host) { c.KernelFault = "packed" }},
 		"no init":       {"init", "not found", Fail, func(_ *Config, h *Host) { missing(h, "/i") }},
 		"no controller": {"cgroup", "controller memory", Warn, func(_ *Config, h *Host) { reads(h, "/sys/fs/cgroup/cgroup.controllers", "cpu pids") }},
 		"no capability": {"privileges", "CAP_NET_ADMIN", Warn, func(_ *Config, h *Host) { reads(h, "/proc/self/status", "CapEff:\t0000000000000001\n") }},
