@@ -150,7 +150,7 @@ func (s *Session) abandon(id string) {
 		defer cancel()
 		const sigkill = 9
 		err := s.call(ctx, "abandon", guestproto.MethodExecSignal, &guestproto.ExecSignal{ID: id, Signal: sigkill}, nil)
-		if err != nil && !errdefs.Is(err, errdefs.NotFound) {
+		if err != nil && !errdefs.Is(err, errdefs.NotFound) && errdefs.CodeOf(err) != guestproto.CodeExecEnded {
 			s.log.Warn("command whose start was canceled may still run", "exec", id, "error", err)
 		}
 		s.release(id)

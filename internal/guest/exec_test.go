@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -339,4 +340,32 @@ func TestCanceledStartIsAbandoned(t *testing.T) {
 		t.Errorf("exec: %v", err)
 	}
 	await(t, "end of the command", func() bool { return g.Execs() == 0 })
+}
+
+// A command that is given up may have ended already, or never have begun: no
+// reason to warn.
+func TestAbandonOfWhatDoesNotRun(t *testing.T) {
+	g := guesttest.New(context.Background())
+	t.Cleanup(g.Close)
+	var log bytes.Buffer // read once the session is closed
+	session := openSessionLogged(t, g, &log).(*Session)
+	g.Handle("true", func(context.Context, *guesttest.Cmd) int { return 0 })
+	at, err := session.begin(t.Context(), &guestproto.ExecStart{ID: "a", Argv: guestproto.Texts([]string{"true"})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.stream.Close()
+	var exit guestproto.ExecExit
+	if err := at.stream.Result(t.Context(), &exit); err != nil {
+		t.Fatal(err)
+	}
+	session.abandon("a")
+	session.abandon("never-begun")
+	await(t, "release of the command", func() bool { return g.Execs() == 0 })
+	if err := session.Close(); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(log.String(), "level=WARN") {
+		t.Errorf("the log says %s", log.String())
+	}
 }

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -26,7 +27,12 @@ func start(t *testing.T) (*guesttest.Guest, machine.Guest) {
 
 func openSession(t *testing.T, g *guesttest.Guest) machine.Guest {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return openSessionLogged(t, g, t.Output())
+}
+
+func openSessionLogged(t *testing.T, g *guesttest.Guest, w io.Writer) machine.Guest {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s := New(context.Background(), log).Open("m1", machine.BootConfig{
 		Hostname: "box",
 		Overlay:  true,

@@ -204,6 +204,11 @@ func (g *Guest) execSignal(st *guestproto.Stream) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	select {
+	case <-e.done:
+		return nil, guestproto.Errorf(guestproto.KindConflict, guestproto.CodeExecEnded, "command %s has ended", e.id)
+	default:
+	}
 	e.cancel()
 	return guestproto.Empty{}, nil
 }
