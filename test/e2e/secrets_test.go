@@ -48,11 +48,21 @@ func TestSecretsStaySecret(t *testing.T) {
 		"what a command says of its env": rand.Text(),
 	}
 	h.APIKey = secret["the API key"]
+	key, err := h.CreateKey(t.Context(), hyperfleet.CreateKeyRequest{Name: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret["a key that the daemon made"] = key.Secret
+	remote := &hyperfleet.Client{Host: h.URL(), APIKey: key.Secret}
+	defer remote.CloseIdleConnections()
+	if _, err := remote.ListMachines(t.Context(), hyperfleet.ListOptions{}); err != nil {
+		t.Errorf("a key that the daemon made: %v", err)
+	}
 	right := &hyperfleet.RegistryAuth{Username: docker.User, Password: docker.Password}
 
 	wrong := &hyperfleet.RegistryAuth{Username: docker.User, Password: secret["a wrong password"]}
 	denied := failure{hyperfleet.ErrUnauthorized, "REGISTRY_UNAUTHORIZED", ""}
-	_, err := h.PullImage(t.Context(), hyperfleet.PullRequest{Image: ref, RegistryAuth: wrong}, nil)
+	_, err = h.PullImage(t.Context(), hyperfleet.PullRequest{Image: ref, RegistryAuth: wrong}, nil)
 	denied.check(t, err)
 	startFails(t, h, ref, denied, func(r *hyperfleet.CreateMachineRequest) { r.RegistryAuth = wrong })
 	h.Env = append(h.Env, "HYPERFLEET_REGISTRY_PASSWORD="+docker.Password)
