@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,9 +30,9 @@ type system struct {
 	reaper    *process.Reaper
 	modules   *modules // of the initramfs; without one there are none
 
-	groups *process.Groups
+	groups atomic.Pointer[process.Groups] // read by the reaper, too; nil before and without cgroup2
 	engine *command.Engine
-	chores *time.Timer
+	chores *chores
 	first  int // O_PATH descriptor of the initramfs's root; -1 before and without one
 }
 
@@ -96,7 +97,7 @@ func (s *system) setup(b guestproto.Boot) (*command.Engine, error) {
 		return nil, err
 	}
 	s.nameThings(b)
-	s.chores = time.AfterFunc(choresDelay, s.doChores)
+	s.chores = after(choresDelay, s.doChores)
 	return s.engine, nil
 }
 
@@ -106,9 +107,9 @@ const choresDelay = 2 * time.Second
 
 // doChores loads the rest of the modules, whose files it then removes with the
 // rest of the initramfs.
-func (s *system) doChores() {
-	s.loadAll()
-	if s.first < 0 {
+func (s *system) doChores(stopped func() bool) {
+	s.loadModules(stopped)
+	if stopped() || s.first < 0 {
 		return
 	}
 	for _, name := range []string{"hyperfleet", "init"} {
@@ -252,7 +253,7 @@ func (s *system) startEngine() error {
 	// The runtime's heap stays far below the guest's memory; see also the
 	// budget of the commands' output.
 	debug.SetMemoryLimit(max(memory/4, 16<<20))
-	s.groups = groups
+	s.groups.Store(groups)
 	s.engine = command.NewEngine(command.Config{
 		Reaper: s.reaper, Groups: groups, Memory: max(memory/8, 4<<20), Log: s.log,
 	})

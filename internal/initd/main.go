@@ -54,8 +54,8 @@ func Main(version string) error {
 // orphan is told of each adopted process that has ended: it may have been the
 // last one of a command's group.
 func (s *system) orphan() {
-	if s.groups != nil {
-		s.groups.Sweep()
+	if groups := s.groups.Load(); groups != nil {
+		groups.Sweep()
 	}
 }
 

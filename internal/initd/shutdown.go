@@ -28,17 +28,17 @@ func (s *system) shutdown(grace time.Duration) error {
 	if s.engine != nil {
 		s.engine.Close()
 	}
-	if s.chores != nil {
-		s.chores.Stop()
-	}
 	// What has been written goes to the disk while processes use their grace:
 	// little is left to do after it.
 	var early sync.WaitGroup
 	early.Go(unix.Sync)
+	if s.chores != nil {
+		early.Go(s.chores.stop)
+	}
 	s.endProcesses(grace)
 	early.Wait()
-	if s.groups != nil {
-		s.groups.Close()
+	if groups := s.groups.Load(); groups != nil {
+		groups.Close()
 	}
 	unix.Sync()
 	return s.unmountAll()
