@@ -167,10 +167,7 @@ func (d *Daemon) buildManager(ctx context.Context) error {
 		ExecDefaultTimeout: d.cfg.ExecTimeout.Duration(), ExecMaxTimeout: d.cfg.ExecMaxTimeout.Duration(),
 		CORSOrigins:   d.cfg.CORSOrigins,
 		ExecMaxOutput: d.cfg.ExecMaxOutput, ExecGrace: d.cfg.ExecGrace.Duration(),
-		Ready: func(ctx context.Context) error {
-			_, err := driver.Capabilities(ctx)
-			return err
-		},
+		Ready: func(ctx context.Context) error { return ready(ctx, d.needs(driver, kernels)) },
 	})
 	if err != nil {
 		return err

@@ -73,6 +73,7 @@ var codeExamples = []codeExample{
 
 	{errdefs.Unavailable, "REGISTRY_UNAVAILABLE", "the registry registry.test does not answer", []string{"images", "machines"}},
 	{errdefs.Unavailable, "GUEST_CONNECTION_LOST", "exec: connection to the guest of machine k3x9v2m1q8zt was lost", []string{"exec"}},
+	{errdefs.Unavailable, "NOT_READY", "not ready: kernel: no guest kernel is installed: run `hyperfleet setup`", []string{"system"}},
 	{errdefs.Unavailable, "SHUTTING_DOWN", "the daemon is shutting down", nil},
 
 	{errdefs.Timeout, "TIMEOUT_ERROR", "Timed out waiting for machine k3x9v2m1q8zt to reach status running", []string{"machines"}},
