@@ -57,7 +57,7 @@ func rootArchive(t *testing.T, packages string) string {
 	t.Helper()
 	once, _ := roots.LoadOrStore(packages, sync.OnceValues(func() (string, error) {
 		path := filepath.Join(shared, "root-"+rand.Text()+".tar")
-		out, err := exec.Command("mmdebstrap", "--quiet", "--variant=minbase", "--include="+packages, "bookworm", path).CombinedOutput()
+		out, err := exec.Command("mmdebstrap", "--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io", "--include="+packages, "bookworm", path).CombinedOutput()
 		if err != nil {
 			return "", fmt.Errorf("mmdebstrap: %w: %s", err, out)
 		}
