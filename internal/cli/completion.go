@@ -20,6 +20,7 @@ const completionTimeout = 500 * time.Millisecond
 var namesOf = map[string]func(context.Context, *globals) []string{
 	"MACHINE": machineNames,
 	"IMAGE":   imageNames,
+	"ID":      keyNames,
 	"CONTEXT": contextCompletions,
 }
 
@@ -151,6 +152,23 @@ func imageNames(ctx context.Context, g *globals) []string {
 		for _, ref := range img.Refs {
 			names = append(names, ref+"\t"+size(img.SizeBytes))
 		}
+	}
+	return names
+}
+
+// keyNames are the ids of API keys, which have no other unique name.
+func keyNames(ctx context.Context, g *globals) []string {
+	if g.selectServer() != nil {
+		return nil
+	}
+	c := g.client()
+	defer c.CloseIdleConnections()
+	var names []string
+	for k, err := range c.Keys(ctx) {
+		if err != nil {
+			return nil
+		}
+		names = append(names, k.ID+"\t"+k.Name+", "+keyState(k, time.Now()))
 	}
 	return names
 }
